@@ -1,0 +1,1 @@
+"""One thin script per pipeline stage, run as ``python -m stages.<name>``."""

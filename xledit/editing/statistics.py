@@ -1,0 +1,45 @@
+"""Second moments of an unedited model's keys over a text: all layers in one pass, no padding counted."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.editing.second_moment import SecondMoment, SecondMomentAccumulator
+from xledit.models.families import memory_of, weight_as_out_by_in
+from xledit.models.prompts import batches_by_length, opening_tokens, pad
+from xledit.models.tracing import record
+
+
+def key_statistics(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    max_keys: int,
+    window: int,
+    on_progress: Callable[[int], None] = lambda _num_keys: None,
+) -> dict[int, SecondMoment]:
+    """Return one second moment per layer, over the first ``max_keys`` tokens of the texts.
+
+    Each text is read by itself in windows of at most ``window`` tokens, each behind the tokenizer's own opening token,
+    which is not counted: its key is the same everywhere and huge. ``on_progress`` is told each number of keys read.
+
+    Raises ValueError when the texts have no tokens.
+    """
+    opening = opening_tokens(tokenizer)
+    rows: list[tuple[int, ...]] = []
+    left = max_keys
+    for text in texts:
+        tokens = tuple(tokenizer(text, add_special_tokens=False).input_ids)[:left]
+        rows += [opening + tokens[start : start + window] for start in range(0, len(tokens), window)]
+        left -= len(tokens)
+    modules = [memory_of(model, layer) for layer in layers]
+    sums = [SecondMomentAccumulator(weight_as_out_by_in(module).shape[1]) for module in modules]
+    for batch in batches_by_length([len(row) for row in rows], max_tokens=8 * window):
+        ids, mask = pad([rows[index] for index in batch])
+        counted = mask.bool()
+        counted[:, : len(opening)] = False
+        for total, (keys, _values) in zip(sums, record(model, modules, ids, mask), strict=True):
+            total.add(keys[counted.to(keys.device)])
+        on_progress(int(counted.sum()))
+    return {layer: total.result() for layer, total in zip(layers, sums, strict=True)}

@@ -1,0 +1,236 @@
+"""Find v*, the value that makes each fact true, by gradient descent: many facts at once, each with its own early stop.
+
+v* is sought on the memory's own output at the subject's last token, jointly for all edited layers. It does not depend
+on the method that will store it, so all methods share it.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.editing.memory import LayerMemory, contexts, read_memories
+from xledit.editing.solvers import check_positive
+from xledit.languages import language
+from xledit.models.families import head_logits, memory_of
+from xledit.models.prompts import encode_answer, encode_prompt
+from xledit.models.tracing import UpperLayers, added
+from xledit.records import EditRequest
+
+
+class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``vectors`` section of params.yaml.
+
+    ``lr`` is Adam's step in units of the value's root mean square, so that it means the same in every layer and
+    model. ``clamp`` is the longest change in units of the value's length: higher stores more surely and harms
+    locality. ``kl_weight`` (0.0625 in the papers) holds the subject's essence, ``weight_decay`` the length of the
+    change. A fact stops once its mean negative log-probability per target token plus penalties is below
+    ``stop_below`` (nats). ``num_prefixes`` openings are put before the prompt beside the bare one: more makes v*
+    hold in more contexts and costs as many forward passes.
+    """
+
+    batch_size: int
+    clamp: float
+    kl_weight: float
+    lr: float
+    num_prefixes: int
+    steps: int
+    stop_below: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "clamp", "lr", "steps"):
+            check_positive(f"vectors.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class EditVectors:
+    """For each fact and edited layer: the unedited key and value at its subject, and the target value v*. float64.
+
+    ``losses`` are the facts' last losses (nats), ``steps`` how many steps each took.
+    """
+
+    memories: dict[int, LayerMemory]
+    targets: dict[int, Float[Tensor, "facts d_model"]]
+    losses: Float[Tensor, "facts"]  # noqa: F821, UP037
+    steps: Float[Tensor, "facts"]  # noqa: F821, UP037
+
+
+def find_targets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    layers: Sequence[int],
+    settings: TargetSettings,
+    on_progress: Callable[[int], None] = lambda _num_facts: None,
+) -> EditVectors:
+    """Return the edit vectors of all requests, in their order. ``on_progress`` is told each number of facts done.
+
+    Minimises, per fact, mean NLL of the target over its contexts + ``kl_weight`` KL(edited || unedited) at the end of
+    the essence prompt + ``weight_decay`` |delta|^2 / |value|^2 (arXiv 2202.05262, eq. 4). Where we differ: the change is
+    made to the memory's output instead of the layer's, in all edited layers jointly instead of in the last one and
+    spread, because behind a norm (Gemma 3) a spread has no exact meaning; targets and prefixes are in the language
+    of the request.
+
+    Raises ValueError that names fact, layers and settings when a loss is not finite.
+    """
+    memories = read_memories(model, tokenizer, requests, layers, settings.num_prefixes, max_tokens=2048)
+    # similar lengths after the subject go together: less padding
+    tails = [len(tokenizer(request.prompt[request.subject_span[1] :] + request.target_new).input_ids) for request in requests]
+    by_length = sorted(range(len(requests)), key=lambda index: (tails[index], index))
+    targets = {layer: torch.zeros_like(memories[layer].values) for layer in layers}
+    losses, steps = torch.zeros(len(requests), dtype=torch.float64), torch.zeros(len(requests), dtype=torch.float64)
+    for start in range(0, len(requests), settings.batch_size):
+        chosen = by_length[start : start + settings.batch_size]
+        batch = _Batch(model, tokenizer, [requests[index] for index in chosen], layers, settings)
+        batch_targets, losses[chosen], steps[chosen] = batch.optimise(on_progress)
+        for layer in layers:
+            targets[layer][chosen] = batch_targets[layer]
+    return EditVectors(memories=memories, targets=targets, losses=losses, steps=steps)
+
+
+class _Batch:
+    """Facts that are optimised together: their rows, the positions that enter the loss, and one change per layer."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[EditRequest],
+        layers: Sequence[int],
+        settings: TargetSettings,
+    ) -> None:
+        self._model, self._requests, self._layers, self._settings = model, requests, layers, settings
+        rows: list[tuple[int, ...]] = []
+        subjects, facts, essence = [], [], []
+        losses: list[tuple[int, int, int, float]] = []  # row, position in its tail, wanted token, weight
+        for fact, request in enumerate(requests):
+            answer = encode_answer(tokenizer, request.target_new, request.language)
+            prompts = contexts(tokenizer, request, settings.num_prefixes)
+            for prompt in prompts:
+                first = len(prompt.tokens) - 1
+                losses += [(len(rows), first - prompt.subject_last + i, token, 1 / len(answer) / len(prompts)) for i, token in enumerate(answer)]
+                rows.append(prompt.tokens + answer[:-1])
+                subjects.append(prompt.subject_last)
+                facts.append(fact)
+                essence.append(False)
+            template = language(request.language).essence
+            at = template.index("{subject}")
+            prompt = encode_prompt(tokenizer, template.replace("{subject}", request.subject), (at, at + len(request.subject)))
+            rows.append(prompt.tokens)
+            subjects.append(prompt.subject_last)
+            facts.append(fact)
+            essence.append(True)
+        # a row's tail begins at its subject's last token: nothing before it can change
+        self._upper = UpperLayers(model, rows, tails=subjects, start=layers[0])
+        device = model.device
+        self._facts = torch.tensor(facts, device=device)
+        self._essence = torch.tensor(essence, device=device)
+        self._ends = torch.tensor([len(row) - 1 - at for row, at in zip(rows, subjects, strict=True)], device=device)
+        self._loss_rows, self._loss_positions, self._loss_tokens = (
+            torch.tensor([entry[i] for entry in losses], device=device) for i in range(3)
+        )
+        self._loss_weights = torch.tensor([entry[3] for entry in losses], device=device)
+
+    def optimise(
+        self, on_progress: Callable[[int], None]
+    ) -> tuple[dict[int, Float[Tensor, "facts d_model"]], Tensor, Tensor]:
+        """Return target values per layer (float64), last losses and step counts."""
+        settings, num_facts = self._settings, len(self._requests)
+        bare = torch.tensor([int((self._facts == fact).nonzero()[0]) for fact in range(num_facts)], device=self._facts.device)
+        seen: dict[int, Tensor] = {}
+        with torch.no_grad():
+            base = self._forward(torch.arange(len(self._facts), device=self._facts.device), {}, seen)[1]
+        lengths = {layer: seen[layer][bare].norm(dim=1, keepdim=True) for layer in self._layers}
+        d_model = seen[self._layers[0]].shape[1]
+        # in units of the value's root mean square; Adam is elementwise, so facts do not see one another
+        changes = {layer: torch.zeros(num_facts, d_model, device=base.device, requires_grad=True) for layer in self._layers}
+        units = {layer: lengths[layer] / d_model**0.5 for layer in self._layers}
+        optimiser = torch.optim.Adam(list(changes.values()), lr=settings.lr)
+        active = torch.ones(num_facts, dtype=torch.bool, device=base.device)
+        losses, steps = torch.zeros(num_facts, device=base.device), torch.zeros(num_facts, device=base.device)
+        for step in range(settings.steps + 1):
+            rows = active[self._facts].nonzero()[:, 0]
+            deltas = {layer: changes[layer] * units[layer] for layer in self._layers}
+            with torch.set_grad_enabled(step < settings.steps):
+                nll, essence = self._forward(rows, deltas, {})
+                drift = functional.kl_div(base[active], essence, log_target=True, reduction="none").sum(1)
+                size = sum((deltas[layer] / lengths[layer]).square().sum(1) for layer in self._layers)
+                loss = nll[active] + settings.kl_weight * drift + settings.weight_decay * size[active]
+            self._check_finite(loss, active)
+            losses[active] = loss.detach()
+            steps[active] = step
+            done = active.clone()
+            done[active] = (loss.detach() < settings.stop_below) | (step == settings.steps)
+            on_progress(int(done.sum()))
+            active = active & ~done
+            if not active.any():
+                break
+            optimiser.zero_grad()
+            loss.sum().backward()
+            before = {layer: change.detach().clone() for layer, change in changes.items()}
+            optimiser.step()
+            with torch.no_grad():
+                for layer, change in changes.items():
+                    change.mul_((settings.clamp * d_model**0.5 / change.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1))
+                    change[~active] = before[layer][~active]  # momentum must not move facts that have stopped
+        return self._targets({layer: (changes[layer] * units[layer]).detach() for layer in self._layers}), losses.double(), steps.double()
+
+    def _forward(self, rows: Tensor, deltas: dict[int, Tensor], seen: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return mean NLL per fact ``[facts]`` and log-probabilities after the essence prompts ``[active facts, vocab]``.
+
+        Adds ``deltas`` at the subjects, and leaves in ``seen`` each edited layer's value there.
+        """
+        local = torch.full_like(self._facts, -1).scatter(0, rows, torch.arange(len(rows), device=rows.device))
+
+        def inject(layer: int) -> Callable[[Tensor], Tensor]:
+            def change(output: Tensor) -> Tensor:
+                running = self._upper.running
+                if deltas:  # a tail begins at the subject's last token
+                    at = (torch.arange(len(running), device=rows.device), torch.zeros_like(running))
+                    output = output.index_put(at, deltas[layer][self._facts[running]].to(output.dtype), accumulate=True)
+                value = output.detach()[:, 0].float()
+                seen[layer] = seen.get(layer, value.new_zeros(len(rows), value.shape[1])).index_copy(0, local[running], value)
+                return output
+
+            return change
+
+        with ExitStack() as stack:
+            for layer in self._layers:
+                stack.enter_context(added(memory_of(self._model, layer), inject(layer)))
+            hidden = self._upper.run(rows)
+        entries = (local[self._loss_rows] >= 0).nonzero()[:, 0]
+        ends = self._essence[rows].nonzero()[:, 0]
+        # two calls of the head, because slicing one result would copy its gradient
+        logits = head_logits(self._model, hidden[local[self._loss_rows[entries]], self._loss_positions[entries]]).float()
+        nll = functional.cross_entropy(logits, self._loss_tokens[entries], reduction="none") * self._loss_weights[entries]
+        per_fact = torch.zeros(len(self._requests), device=rows.device).index_add(0, self._facts[self._loss_rows[entries]], nll)
+        return per_fact, head_logits(self._model, hidden[ends, self._ends[rows[ends]]]).float().log_softmax(-1)
+
+    def _targets(self, deltas: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Return each layer's value under all changes, averaged over a fact's contexts."""
+        seen: dict[int, Tensor] = {}
+        rows = (~self._essence).nonzero()[:, 0]
+        with torch.no_grad():
+            self._forward(rows, deltas, seen)
+        facts = self._facts[rows].cpu()
+        counts = torch.bincount(facts, minlength=len(self._requests))[:, None]
+        return {
+            layer: torch.zeros(len(self._requests), value.shape[1], dtype=torch.float64).index_add(0, facts, value.double().cpu()) / counts
+            for layer, value in seen.items()
+        }
+
+    def _check_finite(self, loss: Tensor, active: Tensor) -> None:
+        bad = ~loss.isfinite()
+        if bad.any():
+            fact = self._requests[int(active.nonzero()[:, 0][bad][0])]
+            raise ValueError(
+                f"fact {fact.fact_id} ({fact.language}): v* became NaN or infinite in layers {list(self._layers)} (settings: {self._settings}); "
+                f"lower vectors.lr or vectors.clamp, or use model.dtype float32"
+            )

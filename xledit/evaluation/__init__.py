@@ -1,0 +1,1 @@
+"""Scoring edited models: answers, metrics and their intervals."""

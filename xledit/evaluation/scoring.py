@@ -1,0 +1,110 @@
+"""Ask a model probes: log-probabilities of the expected answers, and what it says freely."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import msgspec
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.models.families import head_logits
+from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
+from xledit.records import AnswerScore, Probe, Score
+
+# six decimals of a natural logarithm: far below any effect, above the noise of reordered sums
+DECIMALS = 6
+# free answers get this many tokens beyond the expected answer's own
+SPARE_TOKENS = 1
+
+
+@torch.no_grad()
+def score_probes(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    probes: Sequence[Probe],
+    max_tokens: int,
+    on_progress: Callable[[int], None] = lambda _num_probes: None,
+) -> list[Score]:
+    """Return one score per probe, in order; efficacy probes are also answered freely.
+
+    A prompt is run once for both of its answers and for the free one. ``max_tokens`` bounds a batch of prompts (memory
+    and speed, not results). ``on_progress`` is told each number of probes done.
+    """
+    prompts = [encode_text(tokenizer, probe.prompt) for probe in probes]
+    answers = [
+        (encode_answer(tokenizer, probe.target_new, probe.language), encode_answer(tokenizer, probe.target_true, probe.language))
+        for probe in probes
+    ]
+    scores: dict[int, Score] = {}
+    for batch in _batches([len(prompt) for prompt in prompts], [max(map(len, pair)) for pair in answers], max_tokens):
+        asked = _Asked(model, [prompts[index] for index in batch])
+        pairs = asked.score([answers[index] for index in batch])
+        free = [row for row, index in enumerate(batch) if probes[index].kind == "efficacy"]
+        # an answer may be written in more tokens than the tokenizer would choose
+        lengths = [len(answers[batch[row]][0]) + SPARE_TOKENS for row in free]
+        said = dict(zip(free, asked.greedy(free, lengths), strict=True)) if free else {}
+        for row, index in enumerate(batch):
+            probe, (new, true) = probes[index], pairs[row]
+            generated = tokenizer.decode(said[row], skip_special_tokens=True) if row in said else None
+            scores[index] = Score(**msgspec.structs.asdict(probe), new=new, true=true, generated=generated)
+        on_progress(len(batch))
+    return [scores[index] for index in range(len(probes))]
+
+
+def _batches(prompts: Sequence[int], answers: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Return indices in batches of similar prompt and similar answer lengths: one long answer must not pad a thousand short ones."""
+    batches: list[list[int]] = []
+    for doublings in sorted({length.bit_length() for length in answers}):
+        chosen = [index for index, length in enumerate(answers) if length.bit_length() == doublings]
+        for batch in batches_by_length([prompts[index] + 2 * answers[index] for index in chosen], max_tokens):
+            batches.append([chosen[place] for place in batch])
+    return batches
+
+
+class _Asked:
+    """A batch of prompts that have been read once, ready to be continued in several ways."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        self._model = model
+        ids, self._mask = (tensor.to(model.device) for tensor in pad(prompts, left=True))
+        self._cache = DynamicCache()
+        self._first = self._run(ids, self._mask, self._cache)[:, -1]
+
+    def score(self, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[AnswerScore, AnswerScore]]:
+        """Return the scores of two answers to each prompt, teacher forced; logits only where an answer token is due."""
+        flat = [answer for pair in answers for answer in pair]
+        states = self._first.repeat_interleave(2, dim=0)[:, None]
+        if max(map(len, flat)) > 1:
+            ids, mask = (tensor.to(states.device) for tensor in pad([answer[:-1] for answer in flat]))
+            cache = copy.deepcopy(self._cache)
+            cache.batch_repeat_interleave(2)
+            states = torch.cat([states, self._run(ids, torch.cat([self._mask.repeat_interleave(2, dim=0), mask], dim=1), cache)], dim=1)
+        logprobs = head_logits(self._model, torch.cat([states[row, : len(answer)] for row, answer in enumerate(flat)])).float().log_softmax(-1)
+        wanted = torch.tensor([token for answer in flat for token in answer], device=states.device)
+        lengths = [len(answer) for answer in flat]
+        chosen = logprobs.gather(1, wanted[:, None])[:, 0].double().cpu().split(lengths)
+        best = logprobs.argmax(-1).cpu().split(lengths)
+        scores = [
+            AnswerScore(logprob=round(part.sum().item(), DECIMALS), tokens=tuple(answer), argmax=tuple(argmax.tolist()))
+            for answer, part, argmax in zip(flat, chosen, best, strict=True)
+        ]
+        return list(zip(scores[::2], scores[1::2], strict=True))
+
+    def greedy(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """Return each row's own most likely continuation of ``lengths`` tokens, nothing given away."""
+        chosen = torch.tensor(rows, device=self._mask.device)
+        cache = copy.deepcopy(self._cache)
+        cache.batch_select_indices(chosen)
+        mask, state, said = self._mask[chosen], self._first[chosen], []
+        for _ in range(max(lengths)):
+            said.append(head_logits(self._model, state).argmax(-1))
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            state = self._run(said[-1][:, None], mask, cache)[:, -1]
+        return [row[:length] for row, length in zip(torch.stack(said, dim=1).tolist(), lengths, strict=True)]
+
+    def _run(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Return final hidden states ``[batch tokens d_model]`` of ``ids``; ``mask`` covers what the cache holds, too."""
+        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        output = self._model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        return output.last_hidden_state

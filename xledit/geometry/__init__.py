@@ -1,0 +1,1 @@
+"""The geometry of edits: tensors in, numbers out, each figure beside its null."""

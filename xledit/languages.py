@@ -1,0 +1,58 @@
+"""All that differs between languages: one row each.
+
+A third language is one more row here, its columns in ``data/`` and its lines in ``dvc.yaml``.
+"""
+
+import msgspec
+
+
+class Language(msgspec.Struct, frozen=True, kw_only=True):
+    """One language: how its words are joined, how a sentence ends, and the texts that editing needs in it.
+
+    ``essence`` is the prompt whose next token an edit of ``{subject}`` should not change (the drift penalty of
+    arXiv 2202.05262, section 3.1). ``prefixes`` are neutral openings put before a prompt while v* is sought.
+    """
+
+    code: str
+    name: str
+    script: str
+    joiner: str
+    sentence_end: str
+    essence: str
+    prefixes: tuple[str, ...]
+
+    def join(self, prompt: str, answer: str) -> str:
+        """Return the prompt continued by the answer, as the language writes it."""
+        return prompt + self.joiner + answer
+
+
+LANGUAGES = {
+    row.code: row
+    for row in (
+        Language(
+            code="zh",
+            name="Chinese",
+            script="Hans",
+            joiner="",
+            sentence_end="。",
+            essence="{subject}是一",
+            prefixes=("众所周知，", "今天老师在课上讲到，", "据记载，", "他在文章里写道：", "我们常听人说，"),
+        ),
+        Language(
+            code="en",
+            name="English",
+            script="Latn",
+            joiner=" ",
+            sentence_end=".",
+            essence="{subject} is a",
+            prefixes=("As is well known, ", "In class the teacher said today: ", "According to the records, ", "He wrote in his article: ", "People often say that "),
+        ),
+    )
+}
+
+
+def language(code: str) -> Language:
+    """Return the row of a language. Raises ValueError that lists the known codes."""
+    if code not in LANGUAGES:
+        raise ValueError(f"unknown language {code!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.py")
+    return LANGUAGES[code]

@@ -1,0 +1,248 @@
+"""A model's name to exact bytes: resolve, convert once, verify, load.
+
+What can be named: ``embedded`` (Gemma 3 270M from installed packages), a local folder, a local ``.gguf`` file, or a
+hub id with a pinned commit. Never remote code, never pickle weights.
+"""
+
+import hashlib
+import importlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+import transformers
+from platformdirs import user_cache_path
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.models.families import family_of, layers_of, memory_of, weight_as_out_by_in
+from xledit.storage import read_json, sha256
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class ModelParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``model`` section of params.yaml.
+
+    ``files`` is the local path whose bytes the ``model`` stage depends on: the pin file of the embedded model, or the
+    folder or ``.gguf`` file that ``name`` says. ``revision`` is the commit of a hub model (40 hexadecimal digits).
+    """
+
+    name: str
+    files: str
+    revision: str | None
+    dtype: Dtype
+
+
+class EmbeddedPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which installed packages hold the embedded model's chunks, in order, and the hash of the whole."""
+
+    file: str
+    packages: tuple[str, ...]
+    sha256: str
+    licence: str
+
+
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the ``model`` stage writes: the exact bytes behind a name. ``weights`` hashes all files that make the model."""
+
+    name: str
+    revision: str | None
+    source: Literal["embedded", "gguf", "folder", "hub"]
+    family: str
+    dtype: Dtype
+    num_layers: int
+    d_model: int
+    d_key: int
+    vocabulary: int
+    num_parameters: int
+    norm_after_memory: bool
+    weights: str
+
+
+def load(manifest: ModelManifest, params: ModelParams, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model, frozen and in evaluation mode, and its tokenizer.
+
+    Raises ValueError when the bytes behind the name are no longer those of the manifest.
+    """
+    folder, _ = resolve(params)
+    found = fingerprint(folder)
+    if found != manifest.weights:
+        raise ValueError(
+            f"{params.name}: the model's files have changed (hash {found[:12]}..., artifacts/model.json has "
+            f"{manifest.weights[:12]}...); run `dvc repro --force --single-item model`, then `dvc repro`"
+        )
+    return load_folder(folder, params.dtype, device)
+
+
+def load_folder(folder: Path, dtype: Dtype, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return model and tokenizer of a local folder. Raises ValueError when its files are damaged."""
+    check_folder(folder)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    family_of(AutoConfig.from_pretrained(folder, **options).model_type)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **options)
+    except Exception as error:  # transformers and safetensors raise many kinds for damaged files
+        raise ValueError(f"{folder}: the model cannot be read ({type(error).__name__}: {error})") from error
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    return model.eval().requires_grad_(False).to(pick_device(device)), tokenizer
+
+
+def describe(params: ModelParams) -> ModelManifest:
+    """Return the manifest of the model behind a name, converting it first if need be."""
+    folder, source = resolve(params)
+    model, _ = load_folder(folder, params.dtype, "cpu")
+    family = family_of(model.config.model_type)
+    return ModelManifest(
+        name=params.name,
+        revision=params.revision,
+        source=source,
+        family=model.config.model_type,
+        dtype=params.dtype,
+        num_layers=len(layers_of(model)),
+        d_model=model.config.hidden_size,
+        d_key=weight_as_out_by_in(memory_of(model, 0)).shape[1],
+        vocabulary=model.config.vocab_size,
+        num_parameters=model.num_parameters(),
+        norm_after_memory=family.norm_after_memory is not None,
+        weights=fingerprint(folder),
+    )
+
+
+def resolve(params: ModelParams) -> tuple[Path, Literal["embedded", "gguf", "folder", "hub"]]:
+    """Return the local folder with the model's safetensors, and what kind of name it was.
+
+    Raises:
+        ValueError: nothing is there, the revision is not pinned, ``model.files`` does not follow the name, the weights
+            are pickled, or a file is not the one that its hash promises.
+    """
+    path = Path(params.name).expanduser()
+    if params.name == "embedded":
+        return _embedded(Path(params.files)), "embedded"
+    if path.exists():
+        if Path(params.files) != Path(params.name):
+            raise ValueError(
+                f"model.files is {params.files!r}, but model.name is the local path {params.name!r}; set "
+                f"model.files to the same path, so that a change of its bytes is seen"
+            )
+        if path.is_file() and path.suffix == ".gguf":
+            return _converted(path, sha256(path)), "gguf"
+        check_folder(path)
+        return path, "folder"
+    if path.is_absolute() or params.name.startswith((".", "~")) or path.suffix == ".gguf":
+        raise ValueError(f"model.name: {params.name}: no such file or folder")
+    if not re.fullmatch(r"[0-9a-f]{40}", params.revision or ""):
+        raise ValueError(
+            f"model.revision: {params.revision!r} is not a commit; pin {params.name} to 40 hexadecimal digits, because a branch moves"
+        )
+    return _from_hub(params.name, params.revision), "hub"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError unless the folder has a config and safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json; a model folder is what `save_pretrained` writes")
+    if not list(folder.glob("*.safetensors")):
+        pickled = [file.name for file in folder.glob("*.bin")] + [file.name for file in folder.glob("*.pt*")]
+        hint = f"; {pickled[0]} is pickled and is never read: save it with safe_serialization" if pickled else ""
+        raise ValueError(f"{folder}: no .safetensors weights{hint}")
+
+
+def fingerprint(folder: Path) -> str:
+    """Return one SHA-256 over names and bytes of all files that make the model: weights, configs and tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in {".safetensors", ".json", ".model", ".txt", ".jinja"}:
+            digest.update(f"{file.name}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that ``name`` says; ``auto`` is CUDA, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def cache_folder() -> Path:
+    """Return the folder for converted models: ``$XLEDIT_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("XLEDIT_CACHE") or user_cache_path("xledit")) / "models"
+
+
+def _embedded(pin_file: Path) -> Path:
+    """Return the folder of the embedded model, assembled from its packages and converted on first use."""
+    pin = read_json(pin_file, EmbeddedPin)
+    folder = cache_folder() / f"gguf-{pin.sha256}"
+    if folder.exists():
+        return folder
+    chunks = []
+    for package in pin.packages:
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"the embedded model is not installed ({package} is missing); run `pip install -e .[embedded]`") from error
+        chunks += sorted((Path(module.__path__[0]) / "data").glob(f"{pin.file}.part*"))
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=".gguf-") as scratch:
+        whole = Path(scratch) / pin.file
+        with whole.open("wb") as file:
+            for chunk in chunks:
+                with chunk.open("rb") as part:
+                    shutil.copyfileobj(part, file)
+        found = sha256(whole)
+        if found != pin.sha256:
+            raise ValueError(
+                f"{pin.file}: the installed chunks have SHA-256 {found}, {pin_file} wants {pin.sha256}; "
+                f"reinstall with `pip install --force-reinstall --no-cache-dir -e .[embedded]`"
+            )
+        return _converted(whole, pin.sha256)
+
+
+def _converted(gguf: Path, digest: str) -> Path:
+    """Return a folder with the GGUF's weights as safetensors, written whole on first use and kept by the GGUF's hash."""
+    folder = cache_folder() / f"gguf-{digest}"
+    if folder.exists():
+        return folder
+    try:
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    except Exception as error:  # the gguf reader raises whatever a damaged byte leads to
+        raise ValueError(f"{gguf}: not a whole GGUF of a known model ({type(error).__name__}: {error})") from error
+    # transformers takes a dequantised model for a quantised one and refuses to save it
+    del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None  # pyright: ignore[reportAttributeAccessIssue]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".convert-"))
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.rename(folder)
+    except OSError:
+        if not folder.exists():  # another process may have been faster
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """Return the local snapshot of a hub model at a commit, fetching it unless the cache has it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+        raise ValueError(f"{name} at {revision}: not in the local hub cache and could not be fetched ({error})") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on."""
+    return {"torch": torch.__version__, "transformers": transformers.__version__}

@@ -1,0 +1,57 @@
+"""Read one section of ``params.yaml`` into a typed struct.
+
+By named section, never the whole file, so that a stage's ``params:`` in ``dvc.yaml`` can be as narrow as what it reads.
+"""
+
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+PARAMS = Path("params.yaml")
+SECTIONS = ("seed", "runtime", "model", "data", "grid", "edit", "covariance", "vectors", "methods", "evaluate", "summary")
+
+
+T = TypeVar("T")
+
+
+def section(path: str, kind: type[T]) -> T:
+    """Return the value at the dotted ``path`` of ``params.yaml`` as ``kind``.
+
+    Raises:
+        ValueError: the file or the section is missing, or a key is unknown, missing or of another type; the
+            message has the key's whole path.
+    """
+    sys.audit("xledit.param", path)
+    known = _load()
+    for depth, name in enumerate(path.split(".")):
+        if not isinstance(known, dict) or name not in known:
+            above = ".".join(path.split(".")[:depth]) or "the top level"
+            names = ", ".join(map(str, known)) if isinstance(known, dict) else "nothing"
+            raise ValueError(f"{PARAMS}: {path}: no such setting; {above} has: {names}")
+        known = known[name]
+    try:
+        return msgspec.convert(known, kind)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        fields = ", ".join(getattr(kind, "__struct_fields__", ()))
+        known_keys = f"; known keys: {fields}" if fields and "field" in reason else ""
+        raise ValueError(f"{PARAMS}: {path}{where.rstrip('`')}: {reason}{known_keys}") from error
+
+
+def _load() -> dict:
+    try:
+        tree = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{PARAMS}: not found; run the stages from the project's root") from error
+    except MarkedYAMLError as error:
+        raise ValueError(f"{PARAMS}: {error}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{PARAMS}: expected sections, found {type(tree).__name__}")
+    unknown = [name for name in tree if name not in SECTIONS]
+    if unknown:
+        raise ValueError(f"{PARAMS}: {unknown[0]}: unknown section; known: {', '.join(SECTIONS)}")
+    return tree

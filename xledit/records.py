@@ -1,0 +1,119 @@
+"""The records every stage talks in: plain structs, no torch.
+
+Records are flat and worded in one language each; a *pair* is two records with one ``fact_id``.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["efficacy", "paraphrase", "locality"]
+
+
+class EditRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One fact to write, in one language: ``prompt`` should be continued by ``target_new``.
+
+    ``subject_span`` counts characters: ``prompt[start:end]`` is the subject, wherever it stands.
+
+    Raises:
+        ValueError: the span is not inside the prompt, a target is blank, or both targets are the same.
+    """
+
+    fact_id: str
+    language: str
+    prompt: str
+    subject_span: tuple[int, int]
+    target_new: str
+    target_true: str
+
+    def __post_init__(self) -> None:
+        start, end = self.subject_span
+        if not 0 <= start < end <= len(self.prompt):
+            raise ValueError(
+                f"fact {self.fact_id} ({self.language}): subject span {self.subject_span} is not inside the prompt {self.prompt!r}"
+            )
+        check_targets(self.fact_id, self.language, self.target_new, self.target_true)
+
+    @property
+    def subject(self) -> str:
+        """The subject as it stands in the prompt."""
+        return self.prompt[slice(*self.subject_span)]
+
+    @property
+    def up_to_subject(self) -> str:
+        """The prompt up to the end of the subject: all that a causal model's key at the subject can see."""
+        return self.prompt[: self.subject_span[1]]
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One question about an edited fact, in one language, with the new and the true answer.
+
+    For ``locality`` the prompt asks about something else; its true answer should stay ahead of the edit's new one.
+    """
+
+    fact_id: str
+    language: str
+    kind: Kind
+    prompt: str
+    target_new: str
+    target_true: str
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise ValueError(f"fact {self.fact_id} ({self.language}): the prompt of a {self.kind} probe is empty")
+        check_targets(self.fact_id, self.language, self.target_new, self.target_true)
+
+
+class AnswerScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model says of one answer: sum of its tokens' log-probabilities (nats), its tokens, and the argmax at each."""
+
+    logprob: float
+    tokens: tuple[int, ...]
+    argmax: tuple[int, ...]
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one model, edited or not, says to one probe. ``generated`` is its free greedy continuation, or None if not asked."""
+
+    fact_id: str
+    language: str
+    kind: Kind
+    prompt: str
+    target_new: str
+    target_true: str
+    new: AnswerScore
+    true: AnswerScore
+    generated: str | None
+
+
+def check_targets(fact_id: str, language: str, target_new: str, target_true: str) -> None:
+    """Raise ValueError when a target is blank or the new one is the true one."""
+    for name, target in (("target_new", target_new), ("target_true", target_true)):
+        if not target.strip():
+            raise ValueError(f"fact {fact_id} ({language}): {name} is empty; give the answer a text or drop the fact")
+    if target_new.strip() == target_true.strip():
+        raise ValueError(f"fact {fact_id} ({language}): target_new and target_true are both {target_new!r}; an edit needs another answer")
+
+
+class FactRecords(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All records of one fact, by language: the request, the same request in other words where there is one, the probes."""
+
+    fact_id: str
+    requests: dict[str, EditRequest]
+    rewordings: dict[str, EditRequest]
+    probes: dict[str, tuple[Probe, ...]]
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``prepare`` found in a data set and what it did about it.
+
+    ``defects`` counts rows by check and language (``all`` where the check is not about one); ``dropped`` gives, for
+    each row that was left out, its id and the rule.
+    """
+
+    source: str
+    num_read: int
+    num_selected: int
+    defects: dict[str, dict[str, int]]
+    dropped: dict[str, str]
+    rules: tuple[str, ...]
