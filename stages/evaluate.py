@@ -1,0 +1,43 @@
+"""Model, update and probes -> one score per probe, in every language. Without ``--update``: the unedited model, the floor."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from stages.loaded import load_model
+from stages.runner import progress, run, wrote
+from xledit.editing.apply import edited
+from xledit.editing.artifacts import load_updates
+from xledit.evaluation.scoring import score_probes
+from xledit.params import section
+from xledit.records import Probe
+from xledit.storage import read_json, write_json
+
+
+class EvaluateParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``evaluate`` section of params.yaml. ``max_tokens`` bounds a batch: memory and speed, not results."""
+
+    max_tokens: int
+
+
+def main(
+    model_manifest: Annotated[Path, typer.Option()],
+    probes: Annotated[list[Path], typer.Option(help="one file per language")],
+    out: Annotated[Path, typer.Option()],
+    update: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    params = section("evaluate", EvaluateParams)
+    asked = [probe for path in probes for probe in read_json(path, list[Probe])]
+    updates = load_updates(update) if update else None
+    model, tokenizer = load_model(model_manifest)
+    with edited(model, updates) if updates else nullcontext(), progress(len(asked), "probes") as step:
+        scores = score_probes(model, tokenizer, asked, params.max_tokens, step)
+    write_json(out, scores)
+    wrote(out)
+
+
+if __name__ == "__main__":
+    run(main)

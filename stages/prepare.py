@@ -1,0 +1,78 @@
+"""Raw data set -> requests, rewordings and probes per language, aligned by fact; and the audit of what was found.
+
+Reads the data set that ``data.source`` names. Writes one JSON per language and kind, and the audit. No torch.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from stages.runner import log, run, wrote
+from xledit.datasets import benchmark, clm_bench
+from xledit.datasets.selection import RULE, select
+from xledit.params import section
+from xledit.records import Audit, FactRecords
+from xledit.storage import write_json
+
+
+class DataParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``data`` section of params.yaml.
+
+    ``order`` puts the subject ``first`` or ``last`` in our own benchmark's prompts. ``skip_facts`` leaves out that many
+    usable facts before taking ``edit.num_facts``, so that settings can be chosen on facts that are not tested.
+    """
+
+    source: Literal["benchmark", "clm_bench"]
+    benchmark_dir: str
+    clm_bench_dir: str
+    clm_bench_url: str
+    order: benchmark.Order
+    num_neighbours: int
+    skip_facts: int
+
+
+def main(out: Annotated[Path, typer.Option(help="folder for requests, rewordings and probes")], audit: Annotated[Path, typer.Option()]) -> None:
+    data = section("data", DataParams)
+    languages = section("grid.languages", tuple[str, ...])
+    num_facts = section("edit.num_facts", int)
+    if data.source == "benchmark":
+        facts, found = benchmark.read(
+            Path(data.benchmark_dir),
+            languages,
+            order=data.order,
+            num_facts=num_facts,
+            skip_facts=data.skip_facts,
+            num_neighbours=data.num_neighbours,
+            seed=section("seed", int),
+        )
+    else:
+        facts, found = read_clm_bench(Path(data.clm_bench_dir), data.clm_bench_url, languages, num_facts, data.skip_facts)
+    log.info("%s: %d facts read, %d selected, %d dropped", found.source, found.num_read, found.num_selected, len(found.dropped))
+    paths = []
+    for code in languages:
+        parts = {
+            "requests": [fact.requests[code] for fact in facts],
+            "rewordings": [fact.rewordings[code] for fact in facts if code in fact.rewordings],
+            "probes": [probe for fact in facts for probe in fact.probes[code]],
+        }
+        for name, records in parts.items():
+            paths.append(out / name / f"{code}.json")
+            write_json(paths[-1], records)
+    write_json(audit, found)
+    wrote(*paths, audit)
+
+
+def read_clm_bench(folder: Path, url: str, languages: tuple[str, ...], num_facts: int, skip_facts: int) -> tuple[list[FactRecords], Audit]:
+    """Return the selected facts of CLM-Bench, fetched first if they are not in the folder, and the audit."""
+    clm_bench.fetch(folder, url)
+    facts, found = clm_bench.read(folder, languages)
+    chosen, colliding = select(facts, num_facts, skip_facts)
+    return chosen, msgspec.structs.replace(
+        found, num_selected=len(chosen), dropped=found.dropped | colliding, rules=(*found.rules, RULE)
+    )
+
+
+if __name__ == "__main__":
+    run(main)

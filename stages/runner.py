@@ -1,0 +1,83 @@
+"""What every stage script shares: a typer app, a log with times, fixed threads, and errors a person can read."""
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import typer
+from tqdm import tqdm
+
+from xledit.params import section
+
+log = logging.getLogger("xledit")
+
+
+class RuntimeParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``runtime`` section of params.yaml.
+
+    ``threads`` is fixed because float32 results depend on it. ``device`` is ``auto`` (CUDA, MPS, CPU) or a torch device.
+    ``matmul_precision`` is torch's float32 setting: ``highest``, ``high`` or ``medium``.
+    """
+
+    device: str
+    matmul_precision: str
+    threads: int
+
+
+def run(command: Callable[..., None]) -> None:
+    """Run a stage's command as a script: exit 1 with one readable line on bad input, a full disk or a failed solve."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    started = time.perf_counter()
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    try:
+        app(standalone_mode=False)
+    except (ValueError, OSError, typer.Exit) as error:
+        if isinstance(error, typer.Exit):
+            raise SystemExit(error.exit_code) from error
+        log.error("error: %s", error)
+        raise SystemExit(1) from error
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    log.info(
+        "done in %.1f s, %.1f CPU s, %.1f GB at most",
+        time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20,
+    )  # fmt: skip
+
+
+def wrote(*paths: Path) -> None:
+    """Log what was written and how large it is."""
+    for path in paths:
+        log.info("wrote %s (%.1f kB)", path, path.stat().st_size / 1000)
+
+
+def start_torch() -> RuntimeParams:
+    """Fix torch's threads and precision from params.yaml. Returns the section."""
+    runtime = section("runtime", RuntimeParams)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large logits: fewer page faults
+    import torch
+    import transformers
+
+    torch.set_num_threads(runtime.threads)
+    torch.set_float32_matmul_precision(runtime.matmul_precision)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return runtime
+
+
+@contextmanager
+def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and time left; yields the function that is told each number done."""
+    with tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=2.0, disable=None) as bar:
+
+        def step(number: int) -> None:
+            bar.update(number)
+
+        yield step
+    log.info("%d %s, %.2f per second", bar.n, unit, bar.format_dict["rate"] or bar.n / max(bar.format_dict["elapsed"], 1e-9))

@@ -1,0 +1,115 @@
+"""Updates of one method -> how alike they are across languages and how additive, layer by layer, beside the nulls.
+
+The updates of the run itself (``run``) are compared as they were applied. Their nulls need updates that nobody applied:
+halves of the facts, and the same facts in other words. Those are solved here from the saved vectors, with the keys and
+values of the unedited model; in the lowest edited layer that is the very system that ``apply`` solves, in higher layers
+it leaves out what the layers below have changed.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import torch
+import typer
+
+from stages.runner import run, wrote
+from xledit.editing.artifacts import SavedVectors, load_moments, load_updates, load_vectors
+from xledit.editing.second_moment import SecondMoment, pooled
+from xledit.editing.solvers import LayerUpdate, Method
+from xledit.geometry.updates import Alikeness, Factors, alikeness, chance_jaccard, random_angles
+from xledit.params import section
+from xledit.storage import write_json
+
+MAX_RANK = 10  # the paper's number of singular directions, where an update has as many
+RANDOM_DRAWS = 20
+
+
+class UpdateGeometry(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer of one method. ``pairs`` are by what was compared; ``random_*`` and ``chance_neurons`` by nothing shared."""
+
+    layer: int
+    method: str
+    pairs: dict[str, Alikeness]
+    random_key_angle: float
+    random_value_angle: float
+    chance_neurons: float
+
+
+def main(
+    method: Annotated[str, typer.Option()],
+    artifacts: Annotated[Path, typer.Option(help="folder with vectors, rewordings, covariance and updates")],
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    torch.set_num_threads(section("runtime.threads", int))
+    solver = section(f"methods.{method}", Method)
+    languages, edits = section("grid.languages", tuple[str, ...]), section("grid.edits", tuple[str, ...])
+    generator = torch.Generator().manual_seed(section("seed", int))
+    vectors = {code: load_vectors(artifacts / "vectors" / f"{code}.safetensors") for code in languages}
+    reworded = {code: load_vectors(artifacts / "rewordings" / f"{code}.safetensors") for code in languages}
+    moments = [load_moments(artifacts / "covariance" / f"{code}.safetensors") for code in languages]
+    updates = {edit: load_updates(artifacts / "updates" / f"{method}-{edit}.safetensors") for edit in edits}
+    rows = []
+    for layer in vectors[languages[0]].memories:
+        pairs = run_pairs(updates, languages, layer)
+        pairs |= null_pairs(vectors, reworded, layer, solver, pooled([moment[layer] for moment in moments]))
+        memory = vectors[languages[0]].memories[layer]
+        rank = min(pair.rank for pair in pairs.values())
+        rows.append(
+            UpdateGeometry(
+                layer=layer,
+                method=method,
+                pairs=pairs,
+                random_key_angle=random_angles(memory.keys.shape[1], rank, RANDOM_DRAWS, generator)[0],
+                random_value_angle=random_angles(memory.values.shape[1], rank, RANDOM_DRAWS, generator)[0],
+                chance_neurons=chance_jaccard(memory.keys.shape[1]),
+            )
+        )
+    write_json(out, rows)
+    wrote(out)
+
+
+def run_pairs(updates: dict[str, dict[int, LayerUpdate]], languages: Sequence[str], layer: int) -> dict[str, Alikeness]:
+    """Compare the updates of this run: each pair of languages, against the mixed update."""
+    factors = {edit: Factors(update[layer].left, update[layer].right) for edit, update in updates.items()}
+    if "mixed" not in factors:
+        return {}
+    return {
+        f"run: {a} and {b}, same facts": alikeness(factors[a], factors[b], factors["mixed"], MAX_RANK)
+        for a, b in itertools.combinations(languages, 2)
+        if a in factors and b in factors
+    }
+
+
+def null_pairs(
+    vectors: dict[str, SavedVectors], reworded: dict[str, SavedVectors], layer: int, solver: Method, moment: SecondMoment
+) -> dict[str, Alikeness]:
+    """Compare updates for half of the facts each, and for the same facts in other words."""
+
+    def solved(*parts: tuple[SavedVectors, Sequence[int]]) -> Factors:
+        keys = torch.cat([part.memories[layer].keys[places] for part, places in parts])
+        update = solver.solve(keys, torch.cat([part.deltas(layer)[places] for part, places in parts]), moment)
+        return Factors(update.left, update.right)
+
+    def compare(left: tuple[SavedVectors, Sequence[int]], right: tuple[SavedVectors, Sequence[int]]) -> Alikeness:
+        return alikeness(solved(left), solved(right), solved(left, right), MAX_RANK)
+
+    pairs = {}
+    # alternating facts, so that both halves have all relations
+    num_facts = len(next(iter(vectors.values())).fact_ids)
+    even, odd = range(0, num_facts, 2), range(1, num_facts, 2)
+    for a, b in itertools.combinations(vectors, 2):
+        pairs[f"half: {a} and {b}, same facts"] = compare((vectors[a], even), (vectors[b], even))
+        pairs[f"half: {a} and {b}, different facts"] = compare((vectors[a], even), (vectors[b], odd))
+    for code, found in vectors.items():
+        pairs[f"half: {code} and {code}, different facts"] = compare((found, even), (found, odd))
+        if reworded[code].fact_ids:
+            places = [found.fact_ids.index(fact_id) for fact_id in reworded[code].fact_ids]
+            pairs[f"half: {code} and {code}, same facts in other words"] = compare((found, places), (reworded[code], range(len(places))))
+    return pairs
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,56 @@
+"""Write each stage's imports into the ``deps`` of dvc.yaml, or with ``--check`` say where they differ.
+
+DVC does not follow Python imports (treeverse/dvc#9195): without this a changed module would not rerun its stages.
+"""
+
+import sys
+from pathlib import Path
+
+import grimp
+from ruamel.yaml import YAML
+
+CODE = ("stages/", "xledit/")
+yaml = YAML()
+yaml.width = 200
+yaml.indent(mapping=2, sequence=4, offset=2)
+
+
+def imports_of(module: str, graph: grimp.ImportGraph) -> list[str]:
+    """Return the files of the module, of all project modules that it imports, directly or not, and of their packages."""
+    found = {module, *graph.find_upstream_modules(module)}
+    found |= {name.rsplit(".", depth)[0] for name in set(found) for depth in range(1, name.count(".") + 1)}
+    return sorted(str(path) for name in found if (path := _file(name)))
+
+
+def _file(module: str) -> Path | None:
+    path = Path(*module.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def wanted_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
+    """Return the stage's deps with the code files replaced by its imports."""
+    cmd = stage["cmd"].split()
+    kept = [dep for dep in stage["deps"] if not (dep.startswith(CODE) and dep.endswith(".py"))]
+    return [*kept, *imports_of(cmd[cmd.index("-m") + 1], graph)]
+
+
+def main() -> int:
+    path = Path("dvc.yaml")
+    tree = yaml.load(path.read_text(encoding="utf-8"))
+    graph = grimp.build_graph("stages", "xledit", cache_dir=None)
+    differing = 0
+    for name, stage in tree["stages"].items():
+        wanted = wanted_deps(stage, graph)
+        for dep in sorted(set(wanted) ^ set(stage["deps"])):
+            print(f"dvc.yaml: stage {name}: {'missing' if dep in wanted else 'superfluous'} dep: {dep}")
+            differing += 1
+        stage["deps"][:] = wanted
+    if "--check" not in sys.argv and differing:
+        with path.open("w", encoding="utf-8") as file:
+            yaml.dump(tree, file)
+    return int("--check" in sys.argv and differing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
