@@ -4,30 +4,14 @@ import itertools
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from stages.runner import run, wrote
 from xledit.editing.artifacts import SavedVectors, load_vectors
-from xledit.geometry.vectors import Likeness, Spread, likeness, spread
+from xledit.geometry.vectors import likeness, spread
 from xledit.params import section
+from xledit.results import VectorGeometry
 from xledit.storage import write_json
-
-
-class VectorGeometry(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer, one object (``keys`` or ``deltas``, v* minus v).
-
-    ``across`` compares the same facts in two languages ("zh-en"). Its nulls: its own different facts, ``reworded`` (the
-    same facts in other words within a language), ``within`` (different facts within a language), and ``random``, the
-    spread of the cosine of random vectors.
-    """
-
-    layer: int
-    what: str
-    across: dict[str, Likeness]
-    reworded: dict[str, Likeness]
-    within: dict[str, Spread]
-    random: float
 
 
 def main(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import torch
 import typer
 
@@ -19,23 +18,13 @@ from stages.runner import run, wrote
 from xledit.editing.artifacts import SavedVectors, load_moments, load_updates, load_vectors
 from xledit.editing.second_moment import SecondMoment, pooled
 from xledit.editing.solvers import LayerUpdate, Method
-from xledit.geometry.updates import Alikeness, Factors, alikeness, chance_jaccard, random_angles
+from xledit.geometry.updates import Factors, alikeness, chance_jaccard, random_angles
 from xledit.params import section
+from xledit.results import Alikeness, UpdateGeometry
 from xledit.storage import write_json
 
 MAX_RANK = 10  # the paper's number of singular directions, where an update has as many
 RANDOM_DRAWS = 20
-
-
-class UpdateGeometry(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer of one method. ``pairs`` are by what was compared; ``random_*`` and ``chance_neurons`` by nothing shared."""
-
-    layer: int
-    method: str
-    pairs: dict[str, Alikeness]
-    random_key_angle: float
-    random_value_angle: float
-    chance_neurons: float
 
 
 def main(

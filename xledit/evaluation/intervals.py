@@ -2,21 +2,14 @@
 
 from collections.abc import Callable
 
-import msgspec
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from xledit.results import Estimate
+
 CONFIDENCE = 0.95
 DECIMALS = 4
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A value and its 95 % interval; NaN (null in JSON) where it is not defined."""
-
-    value: float
-    low: float
-    high: float
 
 
 def bootstrap(

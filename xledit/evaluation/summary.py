@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from xledit.evaluation.intervals import Estimate, bootstrap
+from xledit.evaluation.intervals import bootstrap
 from xledit.evaluation.metrics import METRICS, SCORE_PARTS, PerFact, harmonic, net_transfer, per_fact, trans
 from xledit.records import Score
+from xledit.results import CellSummary, Estimate, Example
 
 # what is said to cross or not: preference, the paper's token accuracy, and saying the answer freely
 TRANSFER_METRICS = ("efficacy", "reliability", "exact")
@@ -19,34 +20,6 @@ class SummaryParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     resamples: int
     examples: int
-
-
-class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """One probe before and after: untrusted text of data and model."""
-
-    language: str
-    prompt: str
-    target_new: str
-    target_true: str
-    before: str
-    after: str
-
-
-class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One edited model. ``metrics`` and ``floor`` are by probe language and metric; ``transfer`` by other language and metric.
-
-    ``trans`` is the paper's measure (the smallest over the largest reliability).
-    """
-
-    method: str
-    edit: str
-    edit_languages: tuple[str, ...]
-    num_facts: int
-    metrics: dict[str, dict[str, Estimate]]
-    floor: dict[str, dict[str, Estimate]]
-    transfer: dict[str, dict[str, Estimate]]
-    trans: Estimate
-    examples: tuple[Example, ...]
 
 
 def summarise(

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xledit.results import Alikeness
+
 TOP_NEURONS = 0.05  # the paper's share (arXiv 2601.17397)
 
 
@@ -18,30 +20,6 @@ class Factors:
 
     left: Float[Tensor, "d_out facts"]
     right: Float[Tensor, "facts d_in"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Alikeness:
-    """Two updates of one memory.
-
-    ``cosine`` is of the flattened matrices. ``neurons`` is the Jaccard overlap of the 5 % of the memory's input neurons
-    that each changes most. Angles (degrees) are principal angles between the leading ``rank`` singular directions, on
-    the key side (what the update reads) and on the value side (what it writes); 0 is the same direction, 90 orthogonal.
-    ``additivity_error`` is ``|both - (left + right)| / |both|`` and ``additivity_cosine`` the cosine of the two, where
-    ``both`` was solved for all facts at once.
-    """
-
-    cosine: float
-    neurons: float
-    rank: int
-    key_angle_mean: float
-    key_angle_min: float
-    value_angle_mean: float
-    value_angle_min: float
-    norm_left: float
-    norm_right: float
-    additivity_error: float
-    additivity_cosine: float
 
 
 def alikeness(left: Factors, right: Factors, both: Factors, max_rank: int) -> Alikeness:

@@ -1,34 +1,10 @@
 """How alike two sets of vectors are, one vector per fact: same facts, and the null of different facts."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Likeness:
-    """Two sets of vectors, fact by fact.
-
-    ``same`` is the mean cosine of a fact's two vectors and ``same_error`` its standard error over facts;
-    ``different`` and ``different_sd`` are mean and spread over pairs of different facts, the null. ``centred`` means
-    each set's own mean was taken off first, so that what all vectors of a language share does not count.
-    ``retrieval`` is how often a fact's nearest neighbour (centred cosine) in the other set is itself, averaged over
-    both directions; ``chance`` is what guessing would give.
-    """
-
-    num_facts: int
-    same: float
-    same_error: float
-    different: float
-    different_sd: float
-    centred_same: float
-    centred_same_error: float
-    centred_different: float
-    centred_different_sd: float
-    retrieval: float
-    chance: float
+from xledit.results import Likeness, Spread
 
 
 def likeness(left: Float[Tensor, "facts d"], right: Float[Tensor, "facts d"]) -> Likeness:
@@ -54,16 +30,6 @@ def likeness(left: Float[Tensor, "facts d"], right: Float[Tensor, "facts d"]) ->
         retrieval=hits.double().mean().item(),
         chance=1 / len(left),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Cosines between vectors of different facts in one set, as they are and centred: mean and standard deviation."""
-
-    mean: float
-    sd: float
-    centred_mean: float
-    centred_sd: float
 
 
 def spread(vectors: Float[Tensor, "facts d"]) -> Spread:

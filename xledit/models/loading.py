@@ -20,9 +20,8 @@ from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.models.families import family_of, layers_of, memory_of, weight_as_out_by_in
+from xledit.results import Dtype, ModelManifest
 from xledit.storage import read_json, sha256
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class ModelParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,23 +44,6 @@ class EmbeddedPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     packages: tuple[str, ...]
     sha256: str
     licence: str
-
-
-class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the ``model`` stage writes: the exact bytes behind a name. ``weights`` hashes all files that make the model."""
-
-    name: str
-    revision: str | None
-    source: Literal["embedded", "gguf", "folder", "hub"]
-    family: str
-    dtype: Dtype
-    num_layers: int
-    d_model: int
-    d_key: int
-    vocabulary: int
-    num_parameters: int
-    norm_after_memory: bool
-    weights: str
 
 
 def load(manifest: ModelManifest, params: ModelParams, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -1,0 +1,215 @@
+"""The answer in words, made from the numbers: what an interval cannot tell apart is said to be so."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from xledit.languages import LANGUAGES
+from xledit.reporting.tables import Measured, above_null, measured, over_layers
+from xledit.results import CellSummary, Likeness, UpdateGeometry, VectorGeometry
+
+Verdict = Literal["undefined", "no interval", "not told from zero", "crosses", "arrives whole", "pushes away"]
+
+VERDICTS: dict[Verdict, str] = {
+    "undefined": "the edit gains nothing in its own language, so there is nothing to transfer",
+    "no interval": "too few facts for an interval",
+    "not told from zero": "no transfer that the interval can tell from zero",
+    "crosses": "part of the edit crosses: the interval lies above zero and below one",
+    "arrives whole": "the edit crosses, and the interval does not exclude that it arrives whole",
+    "pushes away": "the edit pushes the other language away from the new answer: the interval lies below zero",
+}
+SHORT: dict[Verdict, str] = {
+    "undefined": "is not defined (nothing gained in the edited language)",
+    "no interval": "has no interval (too few facts)",
+    "not told from zero": "cannot be told from zero",
+    "crosses": "lies above zero and below one",
+    "arrives whole": "lies above zero and reaches one",
+    "pushes away": "lies below zero",
+}
+WHAT = {"keys": "Keys", "deltas": "Value changes"}
+
+
+def verdict(transfer: Measured) -> Verdict:
+    """Return what an interval of net transfer allows to be said."""
+    if math.isnan(transfer.value):
+        return "undefined"
+    if math.isnan(transfer.low) or math.isnan(transfer.high):
+        return "no interval"
+    if transfer.low > 0:
+        return "crosses" if transfer.high < 1 else "arrives whole"
+    return "pushes away" if transfer.high < 0 else "not told from zero"
+
+
+def overall(cells: Sequence[CellSummary]) -> list[str]:
+    """Return one sentence per measure: of how many edits the net transfer can be told from zero."""
+    sentences = []
+    for name, what in (("efficacy", "preference for the new answer"), ("exact", "saying it freely")):
+        found = [verdict(measured(metrics.get(name))) for cell in cells for metrics in cell.transfer.values()]
+        if found:
+            counts = Counter(found)
+            parts = ", ".join(f"in {counts[kind]} it {SHORT[kind]}" for kind in VERDICTS if counts[kind])
+            sentences.append(f"Net transfer of the {what}, over {_plural(len(found), 'pair')} of edited model and other language: {parts}.")
+    return sentences
+
+
+def transfer(cells: Sequence[CellSummary]) -> list[str]:
+    """Return sentences about the cells of one method: each single-language edit, then those in several languages."""
+    alone = {cell.edit: cell for cell in cells if len(cell.edit_languages) == 1}
+    sentences = [sentence for cell in alone.values() for sentence in _alone(cell)]
+    return sentences + [_together(cell, alone) for cell in cells if len(cell.edit_languages) > 1]
+
+
+def _alone(cell: CellSummary) -> list[str]:
+    """Return one sentence per other language, and one on locality."""
+    (own,) = cell.edit_languages
+    sentences = []
+    for other, found in cell.transfer.items():
+        efficacy, exact = measured(found.get("efficacy")), measured(found.get("exact"))
+        sentences.append(
+            f"An edit in {name(own)} {_moves(cell, own, 'efficacy')} the share of facts whose new answer is preferred, asked in "
+            f"{name(own)}; asked in {name(other)} it {_moves(cell, other, 'efficacy')}. Net transfer {_with_interval(efficacy)}: "
+            f"{VERDICTS[verdict(efficacy)]}. Said freely and word for word, {name(own)} goes {_from_to(cell, own, 'exact')} and "
+            f"{name(other)} {_from_to(cell, other, 'exact')}; net transfer {_with_interval(exact)}: {VERDICTS[verdict(exact)]}."
+        )
+    kept = ", ".join(f"{name(code)} {_from_to(cell, code, 'locality')}" for code in (own, *cell.transfer))
+    return [*sentences, f"Unrelated questions after the edit in {name(own)} (share whose true answer stays ahead): {kept}."]
+
+
+def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:
+    """Return a sentence on an edit in several languages, beside each language's own edit."""
+    parts = []
+    for code in cell.edit_languages:
+        beside = f" (alone: {_after(alone[code], code, 'efficacy')})" if code in alone else ""
+        parts.append(f"in {name(code)} {_moves(cell, code, 'efficacy')}{beside}")
+    free = ", ".join(f"{name(code)} {_from_to(cell, code, 'exact')}" for code in cell.edit_languages)
+    kept = ", ".join(f"{name(code)} {_from_to(cell, code, 'locality')}" for code in cell.edit_languages)
+    return f"An edit in all languages at once ({cell.edit}): the preference {'; '.join(parts)}. Said freely: {free}. Locality: {kept}."
+
+
+def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
+    """Return sentences about keys or value changes, averaged over layers, one per pair of languages."""
+    layers = [row for row in found if row.what == what]
+    sentences = []
+    for pair in layers[0].across if layers else ():
+        rows = [row.across[pair] for row in layers]
+        a, b = (name(code) for code in pair.split("-"))
+        heights = [above_null(row) for row in rows]
+        reworded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded}
+        ceiling = "; reworded within a language it is " + ", ".join(f"{value:.2f} ({name(code)})" for code, value in reworded.items())
+        sentences.append(
+            f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {_mean([row.centred_same for row in rows]):.3f} "
+            f"(mean of {_plural(len(rows), 'layer')}), that of different facts {_mean([row.centred_different for row in rows]):.3f} with a "
+            f"standard deviation of {_mean([row.centred_different_sd for row in rows]):.3f}: {_above(heights)}"
+            f"{ceiling if reworded else ''}. {_strength(rows)} A fact's nearest neighbour in the other language is the fact itself in "
+            f"{_mean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
+        )
+    return sentences
+
+
+def _above(heights: Sequence[float]) -> str:
+    mean = _mean(heights)
+    spread = f" (by layer {min(heights):.1f} to {max(heights):.1f})" if len(heights) > 1 else ""
+    return f"{abs(mean):.1f} null standard deviations {'above' if mean >= 0 else 'below'} the null{spread}"
+
+
+def _strength(rows: Sequence[Likeness]) -> str:
+    """Return what the distance from the null means: for the mean (standard errors) and for a single fact (the null's spread)."""
+    clear = sum(row.centred_same - row.centred_different > 2 * row.centred_same_error for row in rows)
+    if clear == 0:
+        return "In no layer is this more than two standard errors above the null: the languages share nothing here that the mean can show."
+    where = "In every layer" if clear == len(rows) else f"In {clear} of {_plural(len(rows), 'layer')}"
+    single = _mean([above_null(row) for row in rows])
+    weak = " for a single fact, though, many pairs of different facts are as close." if single < 2 else " few pairs of different facts are as close."
+    return f"{where} the mean stands more than two standard errors above the null;{weak}"
+
+
+def updates(found: Sequence[UpdateGeometry], languages: Sequence[str]) -> list[str]:
+    """Return one sentence per measure and pair of languages about the updates of one method, averaged over layers."""
+    return [sentence for a, b in itertools.combinations(languages, 2) for sentence in _updates(found, a, b) if sentence]
+
+
+def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
+    run, same, different = f"run: {a} and {b}, same facts", f"half: {a} and {b}, same facts", f"half: {a} and {b}, different facts"
+    within = {code: f"half: {code} and {code}, different facts" for code in (a, b)}
+    reworded = {code: f"half: {code} and {code}, same facts in other words" for code in (a, b)}
+
+    def at(pair: str, field: str) -> float:
+        values = over_layers(found, pair, field)
+        return _mean(values) if values else math.nan
+
+    def listed(pairs: dict[str, str], field: str, spec: str) -> str:
+        return ", ".join(f"{name(code)} {format(at(pair, field), spec)}" for code, pair in pairs.items() if over_layers(found, pair, field))
+
+    if not over_layers(found, same, "cosine"):
+        return []
+    between = f"{name(a)} and {name(b)}"
+    higher = sum(x > y for x, y in zip(over_layers(found, same, "cosine"), over_layers(found, different, "cosine"), strict=True))
+    words = listed(reworded, "cosine", ".3f")
+    this_run = f" {at(run, 'cosine'):.3f} in this run;" if over_layers(found, run, "cosine") else ""
+    chance = _mean([row.chance_neurons for row in found])
+    main = run if over_layers(found, run, "neurons") else same
+    own_error = max(at(pair, "additivity_error") for pair in within.values())
+    error = at(same, "additivity_error")
+    more = "more than" if error > own_error else "no more than"
+    meaning = (
+        "adding the languages costs more than adding facts does"
+        if error > own_error
+        else "so additivity across languages is what the closed form gives any two sets of facts"
+    )
+    return [
+        f"Cosine of the {between} updates:{this_run} with half of the facts {at(same, 'cosine'):.3f} for the same facts and "
+        f"{at(different, 'cosine'):.3f} for different ones (same above different in {higher} of {_plural(len(found), 'layer')}). Within one "
+        f"language, different facts: {listed(within, 'cosine', '.3f')}" + (f"; the same facts in other words: {words}." if words else "."),
+        f"Of the 5 % of input neurons that each changes most, {between} share {at(main, 'neurons'):.3f} (Jaccard), "
+        f"{at(main, 'neurons') / chance:.1f} times chance ({chance:.3f}); different facts within one language share "
+        f"{listed(within, 'neurons', '.3f')}.",
+        f"Mean principal angle of {between}: {at(main, 'key_angle_mean'):.0f}° on the key side (random directions "
+        f"{_mean([row.random_key_angle for row in found]):.0f}°; different facts within one language "
+        f"{listed(within, 'key_angle_mean', '.0f')}, in degrees) and {at(main, 'value_angle_mean'):.0f}° on the value side (random "
+        f"{_mean([row.random_value_angle for row in found]):.0f}°; within one language {listed(within, 'value_angle_mean', '.0f')}).",
+        f"The update for both languages differs from the sum of the two by {error:.3f} of its norm (half of the facts, same facts), {more} "
+        f"two halves of different facts in one language do ({listed(within, 'additivity_error', '.3f')}): {meaning}."
+        + (f" In this run: {at(run, 'additivity_error'):.3f}, cosine {at(run, 'additivity_cosine'):.3f}." if main == run else ""),
+    ]
+
+
+def name(code: str) -> str:
+    """Return a language's English name, or the code itself where it is none."""
+    return LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def _at(cell: CellSummary, code: str, metric: str) -> tuple[float, float]:
+    found = measured(cell.metrics[code][metric], cell.floor[code][metric])
+    return found.floor, found.value
+
+
+def _after(cell: CellSummary, code: str, metric: str) -> str:
+    return f"{_at(cell, code, metric)[1]:.2f}"
+
+
+def _from_to(cell: CellSummary, code: str, metric: str) -> str:
+    before, after = _at(cell, code, metric)
+    return f"from {before:.2f} to {after:.2f}"
+
+
+def _moves(cell: CellSummary, code: str, metric: str) -> str:
+    before, after = (round(value, 2) for value in _at(cell, code, metric))
+    if before == after:
+        return f"stays at {after:.2f}"
+    return f"{'rises' if after > before else 'falls'} from {before:.2f} to {after:.2f}"
+
+
+def _with_interval(found: Measured) -> str:
+    if math.isnan(found.value):
+        return "is not defined"
+    return f"{found.value:.2f} (95 % interval {found.low:.2f} to {found.high:.2f})"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,142 @@
+"""What the stages conclude, as they write it to JSON and the report reads it: plain structs, no torch."""
+
+from typing import Literal
+
+import msgspec
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the ``model`` stage writes: the exact bytes behind a name. ``weights`` hashes all files that make the model."""
+
+    name: str
+    revision: str | None
+    source: Literal["embedded", "gguf", "folder", "hub"]
+    family: str
+    dtype: Dtype
+    num_layers: int
+    d_model: int
+    d_key: int
+    vocabulary: int
+    num_parameters: int
+    norm_after_memory: bool
+    weights: str
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A value and its 95 % interval; NaN where it is not defined, which JSON spells null and gives back as None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One probe before and after: untrusted text of data and model."""
+
+    language: str
+    prompt: str
+    target_new: str
+    target_true: str
+    before: str
+    after: str
+
+
+class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One edited model. ``metrics`` and ``floor`` are by probe language and metric; ``transfer`` by other language and metric.
+
+    ``trans`` is the paper's measure (the smallest over the largest reliability).
+    """
+
+    method: str
+    edit: str
+    edit_languages: tuple[str, ...]
+    num_facts: int
+    metrics: dict[str, dict[str, Estimate]]
+    floor: dict[str, dict[str, Estimate]]
+    transfer: dict[str, dict[str, Estimate]]
+    trans: Estimate
+    examples: tuple[Example, ...]
+
+
+class Likeness(msgspec.Struct, frozen=True, kw_only=True):
+    """Two sets of vectors, fact by fact.
+
+    ``same`` is the mean cosine of a fact's two vectors and ``same_error`` its standard error over facts;
+    ``different`` and ``different_sd`` are mean and spread over pairs of different facts, the null. ``centred`` means
+    each set's own mean was taken off first, so that what all vectors of a language share does not count.
+    ``retrieval`` is how often a fact's nearest neighbour (centred cosine) in the other set is itself, averaged over
+    both directions; ``chance`` is what guessing would give.
+    """
+
+    num_facts: int
+    same: float
+    same_error: float
+    different: float
+    different_sd: float
+    centred_same: float
+    centred_same_error: float
+    centred_different: float
+    centred_different_sd: float
+    retrieval: float
+    chance: float
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """Cosines between vectors of different facts in one set, as they are and centred: mean and standard deviation."""
+
+    mean: float
+    sd: float
+    centred_mean: float
+    centred_sd: float
+
+
+class VectorGeometry(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer, one object (``keys`` or ``deltas``, v* minus v).
+
+    ``across`` compares the same facts in two languages ("zh-en"). Its nulls: its own different facts, ``reworded`` (the
+    same facts in other words within a language), ``within`` (different facts within a language), and ``random``, the
+    spread of the cosine of random vectors.
+    """
+
+    layer: int
+    what: str
+    across: dict[str, Likeness]
+    reworded: dict[str, Likeness]
+    within: dict[str, Spread]
+    random: float
+
+
+class Alikeness(msgspec.Struct, frozen=True, kw_only=True):
+    """Two updates of one memory.
+
+    ``cosine`` is of the flattened matrices. ``neurons`` is the Jaccard overlap of the 5 % of the memory's input neurons
+    that each changes most. Angles (degrees) are principal angles between the leading ``rank`` singular directions, on
+    the key side (what the update reads) and on the value side (what it writes); 0 is the same direction, 90 orthogonal.
+    ``additivity_error`` is ``|both - (left + right)| / |both|`` and ``additivity_cosine`` the cosine of the two, where
+    ``both`` was solved for all facts at once.
+    """
+
+    cosine: float
+    neurons: float
+    rank: int
+    key_angle_mean: float
+    key_angle_min: float
+    value_angle_mean: float
+    value_angle_min: float
+    norm_left: float
+    norm_right: float
+    additivity_error: float
+    additivity_cosine: float
+
+
+class UpdateGeometry(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer of one method. ``pairs`` are by what was compared; ``random_*`` and ``chance_neurons`` by nothing shared."""
+
+    layer: int
+    method: str
+    pairs: dict[str, Alikeness]
+    random_key_angle: float
+    random_value_angle: float
+    chance_neurons: float
