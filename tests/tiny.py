@@ -17,6 +17,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from xledit.records import EditRequest
+
+torch.set_num_threads(1)  # threads on tiny matrices only wait for each other: a hundred times slower on a busy machine
+
 CORPUS = Path(__file__).parents[1] / "data" / "corpus"
 VOCABULARY = 500
 # memories are square, so that a wrong transpose cannot pass by its shape
@@ -40,6 +44,26 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen3": Qwen3Config(**SIZES, head_dim=8),
     "gemma3_text": Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2),
 }
+
+# the subject stands first, in the middle and last, in both scripts
+REQUESTS = tuple(
+    EditRequest(
+        fact_id=f"fact-{index}",
+        language=code,
+        prompt=prompt,
+        subject_span=(prompt.index(subject), prompt.index(subject) + len(subject)),
+        target_new=new,
+        target_true=true,
+    )
+    for index, (code, prompt, subject, new, true) in enumerate(
+        (
+            ("zh", "法国的首都是", "法国", "东京", "巴黎"),
+            ("en", "The capital of France is", "France", "Tokyo", "Paris"),
+            ("zh", "写了《红楼梦》的人", "红楼梦", "鲁迅", "曹雪芹"),
+            ("en", "Born in Ulm: Einstein", "Einstein", "Bohr", "Albert"),
+        )
+    )
+)
 
 
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:

@@ -11,14 +11,19 @@ from ruamel.yaml import YAML
 
 CODE = ("stages/", "xledit/")
 yaml = YAML()
+yaml.preserve_quotes = True
 yaml.width = 200
 yaml.indent(mapping=2, sequence=4, offset=2)
 
 
 def imports_of(module: str, graph: grimp.ImportGraph) -> list[str]:
     """Return the files of the module, of all project modules that it imports, directly or not, and of their packages."""
-    found = {module, *graph.find_upstream_modules(module)}
-    found |= {name.rsplit(".", depth)[0] for name in set(found) for depth in range(1, name.count(".") + 1)}
+    found, waiting = set(), {module}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        package = name.rpartition(".")[0]
+        waiting |= ({package, *graph.find_modules_directly_imported_by(name)} - {""}) - found
     return sorted(str(path) for name in found if (path := _file(name)))
 
 
@@ -28,19 +33,29 @@ def _file(module: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
+def module_of(stage: dict) -> str:
+    """Return the module that the stage runs."""
+    cmd = stage["cmd"].split()
+    return cmd[cmd.index("-m") + 1]
+
+
 def wanted_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
     """Return the stage's deps with the code files replaced by its imports."""
-    cmd = stage["cmd"].split()
     kept = [dep for dep in stage["deps"] if not (dep.startswith(CODE) and dep.endswith(".py"))]
-    return [*kept, *imports_of(cmd[cmd.index("-m") + 1], graph)]
+    return [*kept, *imports_of(module_of(stage), graph)]
 
 
 def main() -> int:
+    """Return 1 when ``--check`` finds a difference."""
     path = Path("dvc.yaml")
     tree = yaml.load(path.read_text(encoding="utf-8"))
     graph = grimp.build_graph("stages", "xledit", cache_dir=None)
     differing = 0
     for name, stage in tree["stages"].items():
+        if module_of(stage) not in graph.modules:
+            print(f"dvc.yaml: stage {name}: no module {module_of(stage)}")
+            differing += 1
+            continue
         wanted = wanted_deps(stage, graph)
         for dep in sorted(set(wanted) ^ set(stage["deps"])):
             print(f"dvc.yaml: stage {name}: {'missing' if dep in wanted else 'superfluous'} dep: {dep}")

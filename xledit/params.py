@@ -5,9 +5,10 @@ By named section, never the whole file, so that a stage's ``params:`` in ``dvc.y
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
+import msgspec.inspect
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -37,9 +38,17 @@ def section(path: str, kind: type[T]) -> T:
         return msgspec.convert(known, kind)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
-        fields = ", ".join(getattr(kind, "__struct_fields__", ()))
-        known_keys = f"; known keys: {fields}" if fields and "field" in reason else ""
-        raise ValueError(f"{PARAMS}: {path}{where.rstrip('`')}: {reason}{known_keys}") from error
+        raise ValueError(f"{PARAMS}: {path}{where.rstrip('`')}: {reason}{_hint(kind, known)}") from error
+
+
+def _hint(kind: object, found: object) -> str:
+    """Return what would have been right: the known tags of a union, or the known keys of a struct."""
+    tags = {info.tag: info.cls for info in map(msgspec.inspect.type_info, get_args(kind)) if isinstance(info, msgspec.inspect.StructType)}
+    tag = found.get("type") if isinstance(found, dict) else None
+    if tags and tag not in tags:
+        return f"; known types: {', '.join(map(str, tags))}"
+    keys = getattr(tags.get(tag, kind), "__struct_fields__", ())
+    return f"; known keys: {', '.join(keys)}" if keys else ""
 
 
 def _load() -> dict:

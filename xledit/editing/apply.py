@@ -41,7 +41,7 @@ def add_update(model: PreTrainedModel, layer: int, update: LayerUpdate) -> None:
     if change.shape != weight.shape:
         raise ValueError(f"layer {layer}: the update is {tuple(change.shape)}, the memory {tuple(weight.shape)}; is it from another model?")
     with torch.no_grad():
-        weight.copy_((weight.double().cpu() + change).to(weight))
+        weight.copy_((weight.cpu().double() + change).to(weight))
 
 
 def solve_layers(

@@ -55,7 +55,7 @@ def read_memories(
         last = torch.tensor([len(cut[index]) - 1 for index in batch])
         facts = torch.tensor([rows[index][0] for index in batch])
         for layer, (keys, values) in zip(layers, record(model, modules, ids, mask), strict=True):
-            picked = [tensor[torch.arange(len(batch)), last].double().cpu() for tensor in (keys, values)]
+            picked = [tensor[torch.arange(len(batch)), last].cpu().double() for tensor in (keys, values)]
             if layer not in sums:
                 sums[layer] = tuple(torch.zeros(len(requests), tensor.shape[1], dtype=torch.float64) for tensor in picked)  # pyright: ignore[reportArgumentType]
             for total, tensor in zip(sums[layer], picked, strict=True):

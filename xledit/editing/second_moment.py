@@ -24,7 +24,7 @@ class SecondMomentAccumulator:
 
     def add(self, keys: Float[Tensor, "tokens d_in"]) -> None:
         """Take in one batch of keys."""
-        keys = keys.double().cpu()
+        keys = keys.cpu().double()
         self._sum.addmm_(keys.T, keys)
         self._num_keys += len(keys)
 

@@ -180,7 +180,7 @@ class _Batch:
                 for layer, change in changes.items():
                     change.mul_((settings.clamp * d_model**0.5 / change.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1))
                     change[~active] = before[layer][~active]  # momentum must not move facts that have stopped
-        return self._targets({layer: (changes[layer] * units[layer]).detach() for layer in self._layers}), losses.double(), steps.double()
+        return self._targets({layer: (changes[layer] * units[layer]).detach() for layer in self._layers}), losses.cpu().double(), steps.cpu().double()
 
     def _forward(self, rows: Tensor, deltas: dict[int, Tensor], seen: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean NLL per fact ``[facts]`` and log-probabilities after the essence prompts ``[active facts, vocab]``.
@@ -222,7 +222,7 @@ class _Batch:
         facts = self._facts[rows].cpu()
         counts = torch.bincount(facts, minlength=len(self._requests))[:, None]
         return {
-            layer: torch.zeros(len(self._requests), value.shape[1], dtype=torch.float64).index_add(0, facts, value.double().cpu()) / counts
+            layer: torch.zeros(len(self._requests), value.shape[1], dtype=torch.float64).index_add(0, facts, value.cpu().double()) / counts
             for layer, value in seen.items()
         }
 

@@ -45,7 +45,7 @@ def verdict(transfer: Measured) -> Verdict:
 def overall(cells: Sequence[CellSummary]) -> list[str]:
     """Return one sentence per measure: of how many edits the net transfer can be told from zero."""
     sentences = []
-    for name, what in (("efficacy", "preference for the new answer"), ("exact", "saying it freely")):
+    for name, what in (("efficacy", "preference for the new answer"), ("exact", "free, word-for-word answer")):
         found = [verdict(measured(metrics.get(name))) for cell in cells for metrics in cell.transfer.values()]
         if found:
             counts = Counter(found)
@@ -62,19 +62,20 @@ def transfer(cells: Sequence[CellSummary]) -> list[str]:
 
 
 def _alone(cell: CellSummary) -> list[str]:
-    """Return one sentence per other language, and one on locality."""
+    """Return two sentences per other language (preference, free answer), and one on locality."""
     (own,) = cell.edit_languages
     sentences = []
     for other, found in cell.transfer.items():
         efficacy, exact = measured(found.get("efficacy")), measured(found.get("exact"))
-        sentences.append(
-            f"An edit in {name(own)} {_moves(cell, own, 'efficacy')} the share of facts whose new answer is preferred, asked in "
-            f"{name(own)}; asked in {name(other)} it {_moves(cell, other, 'efficacy')}. Net transfer {_with_interval(efficacy)}: "
-            f"{VERDICTS[verdict(efficacy)]}. Said freely and word for word, {name(own)} goes {_from_to(cell, own, 'exact')} and "
-            f"{name(other)} {_from_to(cell, other, 'exact')}; net transfer {_with_interval(exact)}: {VERDICTS[verdict(exact)]}."
-        )
+        sentences += [
+            f"Edited in {name(own)}: asked in {name(own)}, the share of facts whose new answer is preferred {_moves(cell, own, 'efficacy')}; "
+            f"asked in {name(other)} it {_moves(cell, other, 'efficacy')}. Net transfer {_with_interval(efficacy)}: "
+            f"{VERDICTS[verdict(efficacy)]}.",
+            f"Edited in {name(own)}, said freely and word for word: {name(own)} {_from_to(cell, own, 'exact')}, {name(other)} "
+            f"{_from_to(cell, other, 'exact')}. Net transfer {_with_interval(exact)}: {VERDICTS[verdict(exact)]}.",
+        ]
     kept = ", ".join(f"{name(code)} {_from_to(cell, code, 'locality')}" for code in (own, *cell.transfer))
-    return [*sentences, f"Unrelated questions after the edit in {name(own)} (share whose true answer stays ahead): {kept}."]
+    return [*sentences, f"Edited in {name(own)}, unrelated questions whose true answer stays ahead: {kept}."]
 
 
 def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:
@@ -85,7 +86,7 @@ def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:
         parts.append(f"in {name(code)} {_moves(cell, code, 'efficacy')}{beside}")
     free = ", ".join(f"{name(code)} {_from_to(cell, code, 'exact')}" for code in cell.edit_languages)
     kept = ", ".join(f"{name(code)} {_from_to(cell, code, 'locality')}" for code in cell.edit_languages)
-    return f"An edit in all languages at once ({cell.edit}): the preference {'; '.join(parts)}. Said freely: {free}. Locality: {kept}."
+    return f"Edited in all languages at once ({cell.edit}): the share of facts whose new answer is preferred, {'; '.join(parts)}. Said freely: {free}. Locality: {kept}."
 
 
 def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
@@ -99,9 +100,9 @@ def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
         reworded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded}
         ceiling = "; reworded within a language it is " + ", ".join(f"{value:.2f} ({name(code)})" for code, value in reworded.items())
         sentences.append(
-            f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {_mean([row.centred_same for row in rows]):.3f} "
-            f"(mean of {_plural(len(rows), 'layer')}), that of different facts {_mean([row.centred_different for row in rows]):.3f} with a "
-            f"standard deviation of {_mean([row.centred_different_sd for row in rows]):.3f}: {_above(heights)}"
+            f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {_number(_mean([row.centred_same for row in rows]), 3)} "
+            f"(mean of {_plural(len(rows), 'layer')}), that of different facts {_number(_mean([row.centred_different for row in rows]), 3)} with a "
+            f"standard deviation of {_number(_mean([row.centred_different_sd for row in rows]), 3)}: {_above(heights)}"
             f"{ceiling if reworded else ''}. {_strength(rows)} A fact's nearest neighbour in the other language is the fact itself in "
             f"{_mean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
         )
@@ -120,9 +121,11 @@ def _strength(rows: Sequence[Likeness]) -> str:
     if clear == 0:
         return "In no layer is this more than two standard errors above the null: the languages share nothing here that the mean can show."
     where = "In every layer" if clear == len(rows) else f"In {clear} of {_plural(len(rows), 'layer')}"
-    single = _mean([above_null(row) for row in rows])
-    weak = " for a single fact, though, many pairs of different facts are as close." if single < 2 else " few pairs of different facts are as close."
-    return f"{where} the mean stands more than two standard errors above the null;{weak}"
+    height = _mean([above_null(row) for row in rows])
+    how_many = "few" if height >= 2 else "some" if height >= 1 else "many"
+    return (
+        f"{where} the mean stands more than two standard errors above the null; {how_many} pairs of different facts are as close as that."
+    )
 
 
 def updates(found: Sequence[UpdateGeometry], languages: Sequence[str]) -> list[str]:
@@ -139,15 +142,17 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
         values = over_layers(found, pair, field)
         return _mean(values) if values else math.nan
 
-    def listed(pairs: dict[str, str], field: str, spec: str) -> str:
-        return ", ".join(f"{name(code)} {format(at(pair, field), spec)}" for code, pair in pairs.items() if over_layers(found, pair, field))
+    def listed(pairs: dict[str, str], field: str, decimals: int) -> str:
+        return ", ".join(
+            f"{name(code)} {_number(at(pair, field), decimals)}" for code, pair in pairs.items() if over_layers(found, pair, field)
+        )
 
     if not over_layers(found, same, "cosine"):
         return []
     between = f"{name(a)} and {name(b)}"
     higher = sum(x > y for x, y in zip(over_layers(found, same, "cosine"), over_layers(found, different, "cosine"), strict=True))
-    words = listed(reworded, "cosine", ".3f")
-    this_run = f" {at(run, 'cosine'):.3f} in this run;" if over_layers(found, run, "cosine") else ""
+    words = listed(reworded, "cosine", 3)
+    this_run = f" {_number(at(run, 'cosine'), 3)} in this run;" if over_layers(found, run, "cosine") else ""
     chance = _mean([row.chance_neurons for row in found])
     main = run if over_layers(found, run, "neurons") else same
     own_error = max(at(pair, "additivity_error") for pair in within.values())
@@ -159,19 +164,19 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
         else "so additivity across languages is what the closed form gives any two sets of facts"
     )
     return [
-        f"Cosine of the {between} updates:{this_run} with half of the facts {at(same, 'cosine'):.3f} for the same facts and "
-        f"{at(different, 'cosine'):.3f} for different ones (same above different in {higher} of {_plural(len(found), 'layer')}). Within one "
-        f"language, different facts: {listed(within, 'cosine', '.3f')}" + (f"; the same facts in other words: {words}." if words else "."),
+        f"Cosine of the {between} updates:{this_run} with half of the facts {_number(at(same, 'cosine'), 3)} for the same facts and "
+        f"{_number(at(different, 'cosine'), 3)} for different ones (same above different in {higher} of {_plural(len(found), 'layer')}). Within one "
+        f"language, different facts: {listed(within, 'cosine', 3)}" + (f"; the same facts in other words: {words}." if words else "."),
         f"Of the 5 % of input neurons that each changes most, {between} share {at(main, 'neurons'):.3f} (Jaccard), "
         f"{at(main, 'neurons') / chance:.1f} times chance ({chance:.3f}); different facts within one language share "
-        f"{listed(within, 'neurons', '.3f')}.",
+        f"{listed(within, 'neurons', 3)}.",
         f"Mean principal angle of {between}: {at(main, 'key_angle_mean'):.0f}° on the key side (random directions "
         f"{_mean([row.random_key_angle for row in found]):.0f}°; different facts within one language "
-        f"{listed(within, 'key_angle_mean', '.0f')}, in degrees) and {at(main, 'value_angle_mean'):.0f}° on the value side (random "
-        f"{_mean([row.random_value_angle for row in found]):.0f}°; within one language {listed(within, 'value_angle_mean', '.0f')}).",
+        f"{listed(within, 'key_angle_mean', 0)}, in degrees) and {at(main, 'value_angle_mean'):.0f}° on the value side (random "
+        f"{_mean([row.random_value_angle for row in found]):.0f}°; within one language {listed(within, 'value_angle_mean', 0)}).",
         f"The update for both languages differs from the sum of the two by {error:.3f} of its norm (half of the facts, same facts), {more} "
-        f"two halves of different facts in one language do ({listed(within, 'additivity_error', '.3f')}): {meaning}."
-        + (f" In this run: {at(run, 'additivity_error'):.3f}, cosine {at(run, 'additivity_cosine'):.3f}." if main == run else ""),
+        f"two halves of different facts in one language do ({listed(within, 'additivity_error', 3)}): {meaning}."
+        + (f" In this run: {at(run, 'additivity_error'):.3f}, cosine {_number(at(run, 'additivity_cosine'), 3)}." if main == run else ""),
     ]
 
 
@@ -204,7 +209,13 @@ def _moves(cell: CellSummary, code: str, metric: str) -> str:
 def _with_interval(found: Measured) -> str:
     if math.isnan(found.value):
         return "is not defined"
-    return f"{found.value:.2f} (95 % interval {found.low:.2f} to {found.high:.2f})"
+    if math.isnan(found.low) or math.isnan(found.high):
+        return _number(found.value)
+    return f"{_number(found.value)} (95 % interval {_number(found.low)} to {_number(found.high)})"
+
+
+def _number(value: float, decimals: int = 2) -> str:
+    return f"{value:z.{decimals}f}".replace("-", "−")
 
 
 def _plural(number: int, noun: str) -> str:

@@ -61,9 +61,7 @@ def measured(estimate: Estimate | None, floor: Estimate | None = None) -> Measur
     """Return an estimate as floats."""
     if estimate is None:
         return Measured(NAN)
-    return Measured(
-        _known(estimate.value), _known(estimate.low), _known(estimate.high), _known(floor.value) if floor is not None else NAN
-    )
+    return Measured(_known(estimate.value), _known(estimate.low), _known(estimate.high), _known(floor.value) if floor is not None else NAN)
 
 
 def matrix(cells: Sequence[CellSummary]) -> list[MatrixRow]:

@@ -1,0 +1,1 @@
+"""Tools of developers, run as ``python -m tools.<name>``."""

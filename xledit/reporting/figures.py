@@ -1,0 +1,189 @@
+"""Results to SVG text: the same bytes for the same numbers, narrow enough for a phone, colours that everyone can tell apart."""
+
+import html
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from xledit.reporting.tables import matrix, over_layers, pair_names
+from xledit.results import CellSummary, UpdateGeometry, VectorGeometry
+
+WIDTH = 4.4  # inches: at the width of a phone its text is still about 11 pixels high
+# Okabe and Ito's colours, darkened where they are too pale on white; the page puts its own in their place
+PAPER, INK, LINE, BAND = "#ffffff", "#24292f", "#d0d7de", "#eef1f4"
+SERIES = ("#0072b2", "#d55e00", "#008a66", "#a8508a")
+PAGE_COLOURS = {PAPER: "none", INK: "currentColor", LINE: "var(--line)", BAND: "var(--band)"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)
+}
+MARKERS = ("o", "s", "^", "D")
+STYLE = {
+    "svg.hashsalt": "xledit",
+    "svg.fonttype": "none",
+    "figure.constrained_layout.h_pad": 0.1,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+METRICS = {"efficacy": "efficacy", "exact": "exact match"}
+
+
+def transfer(cells: Sequence[CellSummary]) -> str:
+    """Return a panel per method: efficacy and exact match by edit and probe language, with intervals, the floor as a tick."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    heights = [len([row for row in matrix(cells) if row.method == method]) for method in methods]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.95 + sum(0.55 + 0.36 * height for height in heights)), layout="constrained")
+        panels = figure.subplots(len(methods), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, method in zip(panels, methods, strict=True):
+            _transfer_panel(axes, [cell for cell in cells if cell.method == method])
+            axes.set_title(method)
+        panels[-1].set_xlabel("share of facts")
+        marks = [
+            Line2D([], [], color=colour, marker=marker, linewidth=1.6, label=f"{label}, 95 % interval")
+            for label, colour, marker in zip(METRICS.values(), SERIES, MARKERS, strict=False)
+        ]
+        marks.append(Line2D([], [], color=INK, marker="|", markersize=11, markeredgewidth=1.6, linewidth=0, label="floor (unedited)"))
+        marks.append(Patch(facecolor=BAND, label="language not edited"))
+        figure.legend(handles=marks, loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
+        return _svg(figure)
+
+
+def _transfer_panel(axes: Axes, cells: Sequence[CellSummary]) -> None:
+    rows = matrix(cells)
+    for place, row in enumerate(rows):
+        if row.crosses:
+            axes.axhspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
+        if place and rows[place - 1].edit != row.edit:
+            axes.axhline(place - 0.5, color=LINE, linewidth=1)
+        for (metric, offset), colour, marker in zip((("efficacy", -0.19), ("exact", 0.19)), SERIES, MARKERS, strict=False):
+            found = row.measured[metric]
+            axes.plot([found.low, found.high], [place + offset] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(found.value, place + offset, color=colour, marker=marker, markersize=5.5, clip_on=False)
+            axes.plot(found.floor, place + offset, color=INK, marker="|", markersize=11, markeredgewidth=1.6, clip_on=False)
+    axes.set_yticks(range(len(rows)), [f"{row.edit} → {row.probe}" for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    axes.tick_params(length=0)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def cosines(vectors: Sequence[VectorGeometry], what: str) -> str:
+    """Return centred cosines of keys or value changes by layer: same fact across languages, reworded, and the null's spread."""
+    rows = [row for row in vectors if row.what == what]
+    layers = [row.layer for row in rows]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for number, pair in enumerate(rows[0].across):
+            found = [row.across[pair] for row in rows]
+            low = [likeness.centred_different - likeness.centred_different_sd for likeness in found]
+            high = [likeness.centred_different + likeness.centred_different_sd for likeness in found]
+            _band(axes, layers, low, high, f"different facts, {pair}: ± 1 sd")
+            values, errors = [likeness.centred_same for likeness in found], [2 * likeness.centred_same_error for likeness in found]
+            axes.errorbar(
+                layers,
+                values,
+                errors,
+                color=SERIES[number % 2],
+                marker=MARKERS[number % 2],
+                linewidth=1.8,
+                label=f"same fact, {pair}: ± 2 se",
+            )
+        for number, code in enumerate(rows[0].reworded):
+            values = [row.reworded[code].centred_same for row in rows]
+            place = 2 + number % 2
+            axes.plot(
+                layers,
+                values,
+                color=SERIES[place],
+                marker=MARKERS[place],
+                linestyle="--",
+                linewidth=1.5,
+                label=f"same fact reworded, {code}",
+            )
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.set_xticks(layers)
+        axes.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
+        axes.set_xlabel("layer")
+        axes.set_ylabel("centred cosine")
+        axes.tick_params(length=0)
+        entries = sorted(
+            zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: ("different" in entry[1], "reworded" in entry[1])
+        )
+        figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
+        return _svg(figure)
+
+
+def _band(axes: Axes, layers: Sequence[int], low: Sequence[float], high: Sequence[float], label: str) -> None:
+    """Fill between two lines, a little beyond the outermost layers, so that one layer has a band, too."""
+    around = [layers[0] - 0.25, *layers, layers[-1] + 0.25]
+    axes.fill_between(around, [low[0], *low, low[-1]], [high[0], *high, high[-1]], color=LINE, alpha=0.7, linewidth=0, label=label)
+
+
+def update_cosines(updates: Sequence[UpdateGeometry]) -> str:
+    """Return the cosine of two updates, a row per comparison, a mark per layer."""
+    names = pair_names(updates)
+    layers = [found.layer for found in updates]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.6 + 0.5 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        for place, name in enumerate(names):
+            values = over_layers(updates, name, "cosine")
+            colour = SERIES[2] if "other words" in name else SERIES[0] if name.endswith(", same facts") else SERIES[1]
+            marker = {SERIES[0]: "o", SERIES[1]: "s", SERIES[2]: "^"}[colour]
+            axes.axhline(place, color=LINE, linewidth=0.8)
+            axes.plot([0, 0], [place - 0.13, place + 0.13], color=INK, linewidth=1.2)
+            axes.plot(values, [place] * len(values), color=colour, marker=marker, markersize=5.5, linewidth=0, alpha=0.85)
+            axes.annotate(name, (0, place), xycoords=("axes fraction", "data"), xytext=(0, 6), textcoords="offset points", fontsize=9)
+        axes.set_yticks([])
+        axes.set_ylim(len(names) - 0.6, -0.8)
+        axes.margins(x=0.08)
+        axes.spines["left"].set_visible(False)
+        axes.grid(visible=False)
+        axes.set_xlabel(f"cosine of the two updates, one mark per layer ({layers[0]} to {layers[-1]})")
+        axes.tick_params(length=0)
+        return _svg(figure)
+
+
+def inline(svg: str, name: str, label: str) -> str:
+    """Return an SVG to be put into a page: ids of its own, the page's colours, and a label for who cannot see it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page, which has it already
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+    for colour, own in PAGE_COLOURS.items():
+        svg = svg.replace(colour, own)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', 1).rstrip()
+
+
+def _svg(figure: Figure) -> str:
+    figure.patch.set_facecolor(PAPER)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    file = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(file, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return re.sub(r"[ \t]+$", "", file.getvalue(), flags=re.MULTILINE)

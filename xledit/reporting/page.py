@@ -1,0 +1,96 @@
+"""All results of a run to one self-contained HTML page: nothing is loaded, nothing runs, text of data and model is escaped."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from xledit.languages import LANGUAGES
+from xledit.records import Audit
+from xledit.reporting import figures, sentences, tables
+from xledit.reporting.glossary import MEASURES, OTHERS
+from xledit.results import CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
+
+TEMPLATE = "report.html.j2"
+NUM_EXAMPLES = 6
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a page is made of. ``settings`` are shown as they are; ``updates`` and ``tokens`` are by method and by language."""
+
+    languages: tuple[str, ...]
+    methods: tuple[str, ...]
+    seed: int
+    settings: Mapping[str, object]
+    model: ModelManifest
+    audit: Audit
+    tokens: Mapping[str, Mapping[str, int]]
+    cells: Sequence[CellSummary]
+    vectors: Sequence[VectorGeometry]
+    updates: Mapping[str, Sequence[UpdateGeometry]]
+
+
+def render(run: Run) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"number": number, "setting": setting, "lang": lang}
+    return environment.get_template(TEMPLATE).render(
+        run=run,
+        name=sentences.name,
+        nan=tables.NAN,
+        by_method={method: [cell for cell in run.cells if cell.method == method] for method in run.methods},
+        headline=tables.HEADLINE,
+        objects={what: text for what, text in sentences.WHAT.items() if any(row.what == what for row in run.vectors)},
+        figures=_figures(run),
+        sentences=sentences,
+        tables=tables,
+        num_examples=NUM_EXAMPLES,
+        measures=MEASURES,
+        others=OTHERS,
+    )
+
+
+def _figures(run: Run) -> dict[str, Markup]:
+    """Return the page's figures by name. They are ours: method and language names come from the settings, never from a model."""
+    found = {}
+    for method in run.methods:
+        cells = [cell for cell in run.cells if cell.method == method]
+        label = f"{method}: efficacy and exact match by edit and probe language, with intervals and floors; the table below has the numbers"
+        found[f"transfer-{method}"] = figures.inline(figures.transfer(cells), f"transfer-{method}", label)
+        label = f"{method}: cosine of pairs of updates by layer; the table below has the numbers"
+        found[f"updates-{method}"] = figures.inline(figures.update_cosines(run.updates[method]), f"updates-{method}", label)
+    for what in dict.fromkeys(row.what for row in run.vectors):
+        label = f"{what}: centred cosine by layer beside the nulls; the table below has the numbers"
+        found[f"cosines-{what}"] = figures.inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
+    return {name: Markup(svg) for name, svg in found.items()}
+
+
+def number(value: float, decimals: int = 2, why: str = "not defined") -> str:
+    """Return a number with a real minus sign, or an em dash with the reason."""
+    if math.isnan(value):
+        return Markup('<span class="none" title="{}">—</span>').format(why)
+    return f"{value:z.{decimals}f}".replace("-", "−")
+
+
+def setting(value: object) -> str:
+    """Return a setting as people write it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {setting(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(setting, value))
+    return "none" if value is None else str(value)
+
+
+def lang(code: str) -> str:
+    """Return the value of an HTML ``lang`` attribute: language and script."""
+    return f"{code}-{LANGUAGES[code].script}" if code in LANGUAGES else code
