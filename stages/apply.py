@@ -29,7 +29,7 @@ def main(
     artifacts: Annotated[Path, typer.Option(help="folder with requests, vectors and covariance by language")],
     out: Annotated[Path, typer.Option()],
 ) -> None:
-    chosen = section(f"methods.{method}", Method)
+    chosen: Method = section(f"methods.{method}", Method)  # pyright: ignore[reportArgumentType]
     num_prefixes = section("vectors.num_prefixes", int)
     known = section("grid.languages", tuple[str, ...])
     if edit not in (*known, MIXED):

@@ -22,9 +22,7 @@ def main(
     languages = section("grid.languages", tuple[str, ...])
     found = {code: load_vectors(vectors / f"{code}.safetensors") for code in languages}
     reworded = {code: load_vectors(rewordings / f"{code}.safetensors") for code in languages}
-    rows = [
-        compare(layer, what, found, reworded) for layer in next(iter(found.values())).memories for what in ("keys", "deltas")
-    ]
+    rows = [compare(layer, what, found, reworded) for layer in next(iter(found.values())).memories for what in ("keys", "deltas")]
     write_json(out, rows)
     wrote(out)
 

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from stages.runner import log, run, start_torch, wrote
+from stages.loaded import start_torch
+from stages.runner import log, run, wrote
+from xledit.models.loading import ModelParams, describe
 from xledit.params import section
 from xledit.storage import write_json
 
 
 def main(out: Annotated[Path, typer.Option()]) -> None:
     start_torch()
-    from xledit.models.loading import ModelParams, describe
-
     manifest = describe(section("model", ModelParams))
     log.info("%s: %s, %d layers, %.0f M parameters", manifest.name, manifest.family, manifest.num_layers, manifest.num_parameters / 1e6)
     write_json(out, manifest)

@@ -33,7 +33,9 @@ class DataParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     skip_facts: int
 
 
-def main(out: Annotated[Path, typer.Option(help="folder for requests, rewordings and probes")], audit: Annotated[Path, typer.Option()]) -> None:
+def main(
+    out: Annotated[Path, typer.Option(help="folder for requests, rewordings and probes")], audit: Annotated[Path, typer.Option()]
+) -> None:
     data = section("data", DataParams)
     languages = section("grid.languages", tuple[str, ...])
     num_facts = section("edit.num_facts", int)
@@ -69,9 +71,7 @@ def read_clm_bench(folder: Path, url: str, languages: tuple[str, ...], num_facts
     clm_bench.fetch(folder, url)
     facts, found = clm_bench.read(folder, languages)
     chosen, colliding = select(facts, num_facts, skip_facts)
-    return chosen, msgspec.structs.replace(
-        found, num_selected=len(chosen), dropped=found.dropped | colliding, rules=(*found.rules, RULE)
-    )
+    return chosen, msgspec.structs.replace(found, num_selected=len(chosen), dropped=found.dropped | colliding, rules=(*found.rules, RULE))
 
 
 if __name__ == "__main__":

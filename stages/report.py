@@ -1,4 +1,4 @@
-"""Audit, token counts, cell summaries and geometry -> one page to read, the README's figure, one metrics file, the plots' data. No torch."""
+"""Audit, token counts, cell summaries and geometry -> one page, the README's figure, one metrics file, the plots' data. No torch."""
 
 from collections.abc import Iterable
 from pathlib import Path

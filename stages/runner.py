@@ -1,7 +1,6 @@
-"""What every stage script shares: a typer app, a log with times, fixed threads, and errors a person can read."""
+"""What every stage script shares: a typer app, a log with times, and errors a person can read."""
 
 import logging
-import os
 import resource
 import sys
 import time
@@ -9,25 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import typer
 from tqdm import tqdm
 
-from xledit.params import section
-
 log = logging.getLogger("xledit")
-
-
-class RuntimeParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``runtime`` section of params.yaml.
-
-    ``threads`` is fixed because float32 results depend on it. ``device`` is ``auto`` (CUDA, MPS, CPU) or a torch device.
-    ``matmul_precision`` is torch's float32 setting: ``highest``, ``high`` or ``medium``.
-    """
-
-    device: str
-    matmul_precision: str
-    threads: int
 
 
 def run(command: Callable[..., None]) -> None:
@@ -54,21 +38,6 @@ def wrote(*paths: Path) -> None:
     """Log what was written and how large it is."""
     for path in paths:
         log.info("wrote %s (%.1f kB)", path, path.stat().st_size / 1000)
-
-
-def start_torch() -> RuntimeParams:
-    """Fix torch's threads and precision from params.yaml. Returns the section."""
-    runtime = section("runtime", RuntimeParams)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large logits: fewer page faults
-    import torch
-    import transformers
-
-    torch.set_num_threads(runtime.threads)
-    torch.set_float32_matmul_precision(runtime.matmul_precision)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return runtime
 
 
 @contextmanager

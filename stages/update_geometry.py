@@ -33,7 +33,7 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     torch.set_num_threads(section("runtime.threads", int))
-    solver = section(f"methods.{method}", Method)
+    solver: Method = section(f"methods.{method}", Method)  # pyright: ignore[reportArgumentType]
     languages, edits = section("grid.languages", tuple[str, ...]), section("grid.edits", tuple[str, ...])
     generator = torch.Generator().manual_seed(section("seed", int))
     vectors = {code: load_vectors(artifacts / "vectors" / f"{code}.safetensors") for code in languages}

@@ -40,7 +40,12 @@ def main(
         with progress(len(chosen), "facts") as step:
             vectors = find_targets(model, tokenizer, chosen, layers, settings, step)
         if chosen:
-            log.info("loss: median %.3f, largest %.3f nats; steps: mean %.1f", vectors.losses.median(), vectors.losses.max(), vectors.steps.mean())
+            log.info(
+                "loss: median %.3f, largest %.3f nats; steps: mean %.1f",
+                vectors.losses.median(),
+                vectors.losses.max(),
+                vectors.steps.mean(),
+            )
         save_vectors(path, tuple(request.fact_id for request in chosen), vectors)
     asked = wordings[out]
     counts = {

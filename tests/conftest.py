@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 TINY = {
+    "runtime.threads": 1,
     "edit.num_facts": 8,
     "edit.layers": [1, 2],
     "grid.rewordings": 4,
@@ -91,8 +92,9 @@ class TinyProject(Project):
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    """Return this process's environment with our Python first, no user settings of git and DVC, and no network of the hub."""
-    return os.environ | {
+    """Return this process's environment with our Python first, no settings of the user's git, DVC and AWS, and the hub offline."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DVC_", "GIT_"))}
+    return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DVC_GLOBAL_CONFIG_DIR": str(scratch),
         "DVC_SYSTEM_CONFIG_DIR": str(scratch),
@@ -102,6 +104,7 @@ def environment(scratch: Path) -> dict[str, str]:
         "GIT_CONFIG_SYSTEM": os.devnull,
         **{f"GIT_{who}_{what}": "tests@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
         "XLEDIT_CACHE": str(scratch / "xledit"),
     }
 

@@ -6,7 +6,7 @@ import random
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xledit.evaluation import metrics
@@ -116,6 +116,7 @@ def score_pairs(draw: st.DrawFn) -> tuple[Score, Score]:
 
 
 @pytest.mark.parametrize("name", METRICS)
+@settings(deadline=None, max_examples=40)
 @given(pairs=st.lists(score_pairs(), min_size=1, max_size=8), seed=st.integers())
 def test_values_lie_between_0_and_1_in_any_order_of_facts_and_probes(name: str, pairs: list[tuple[Score, Score]], seed: int) -> None:
     found = dict(zip("abc", per_fact(name, *zip(*pairs, strict=True), "abc"), strict=True))
@@ -152,7 +153,7 @@ def test_trans_of_two_languages_that_know_nothing_is_0() -> None:
 
 
 def facts(*values: float) -> np.ndarray:
-    return np.array(values)
+    return np.array(values, dtype=float)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,6 @@ def test_a_floor_that_was_there_before_is_rewarded_by_trans_and_not_by_net_trans
     assert net_transfer(facts(0.9), facts(0.2), facts(0.6), facts(0.6)) == 0
 
 
-@pytest.mark.parametrize(("parts", "expected"), [((1, 0.5, 0.25), 3 / 7), ((0.4, 0.4, 0.4), 0.4), ((1, 1, 0), 0)])
+@pytest.mark.parametrize(("parts", "expected"), [((1.0, 0.5, 0.25), 3 / 7), ((0.4, 0.4, 0.4), 0.4), ((1.0, 1.0, 0.0), 0)])
 def test_the_score_is_the_harmonic_mean(parts: tuple[float, ...], expected: float) -> None:
     assert harmonic(*parts) == pytest.approx(expected)

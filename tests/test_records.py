@@ -42,7 +42,7 @@ def test_a_blank_target_is_refused(record: EditRequest | Probe, target: str, bla
 @pytest.mark.parametrize("record", [REQUEST, PROBE], ids=["request", "probe"])
 @pytest.mark.parametrize("padding", ["", " "])
 def test_an_edit_needs_another_answer_than_the_true_one(record: EditRequest | Probe, padding: str) -> None:
-    with pytest.raises(ValueError, match="capital-001 .* are both .* needs another answer"):
+    with pytest.raises(ValueError, match=r"capital-001 .* are both .* needs another answer"):
         changed(record, target_new=record.target_true + padding)
 
 

@@ -92,8 +92,9 @@ def alikeness(cosine: float) -> Alikeness:
 
 def updates(method: str) -> list[UpdateGeometry]:
     pairs = {
-        "half: en and en, different facts": 0.09, "half: en and en, same facts in other words": 0.5, "half: zh and en, different facts": 0.01,
-        "half: zh and en, same facts": 0.06, "half: zh and zh, different facts": 0.11, "half: zh and zh, same facts in other words": 0.61,
+        "half: en and en, different facts": 0.09, "half: en and en, same facts in other words": 0.5,
+        "half: zh and en, different facts": 0.01, "half: zh and en, same facts": 0.06,
+        "half: zh and zh, different facts": 0.11, "half: zh and zh, same facts in other words": 0.61,
         "run: zh and en, same facts": 0.05,
     }  # fmt: skip
     return [
@@ -194,8 +195,7 @@ def test_the_page_is_well_formed_with_unique_ids_and_marks_its_languages(text: s
         links: list[str] = []  # noqa: RUF012
 
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            found = dict(attrs)
-            self.ids += [found["id"]] if found.get("id") else []
+            self.ids += [value for name, value in attrs if name == "id" and value]
             self.links += [value[1:] for name, value in attrs if name.endswith("href") and value]
             if tag not in void:
                 self.stack.append(tag)
@@ -221,6 +221,17 @@ def test_marks_say_which_answer_a_free_text_opens_with(text: str) -> None:
     cards = len(METHODS) * len(LANGUAGES) * 3
     assert len(re.findall(r'</q> <span class="mark new">', text)) == cards * len(EDITS)
     assert len(re.findall(r'</q> <span class="mark true">', text)) == cards
+
+
+def test_only_a_text_that_opens_with_an_answer_says_it() -> None:
+    assert tables.opens_with(" Chengdu, of course", "Chengdu")
+    assert not tables.opens_with("not Chengdu", "Chengdu")
+
+
+def test_every_number_of_the_transfer_matrix_stands_beside_its_interval_and_floor(text: str) -> None:
+    matrix = text[text.index('aria-label="Transfer matrix"') : text.index("as the tables of arXiv")]
+    whole = r"<b>\d\.\d\d</b>\s*<small>\d\.\d\d to \d\.\d\d</small>\s*<small class=\"floor\">floor \d\.\d\d</small>"
+    assert len(re.findall(whole, matrix)) == len(METHODS) * len(EDITS) * len(LANGUAGES) * len(tables.HEADLINE)
 
 
 def test_a_missing_cell_is_named(reports: Path) -> None:
@@ -250,6 +261,7 @@ def test_metrics_are_few_and_plain(files: dict[str, bytes]) -> None:
 def test_plot_labels_are_unique_and_have_the_nulls(files: dict[str, bytes]) -> None:
     bars, points = json.loads(files["plots/transfer.json"]), json.loads(files["plots/cosines.json"])
     assert len({row["cell"] for row in bars}) == len(bars) == 12
+    assert (bars[0]["efficacy"], bars[0]["floor_efficacy"]) == (0.93, 0.1)
     assert {"memit zh->en", "alphaedit mixed->zh"} <= {row["cell"] for row in bars}
     assert len({(row["layer"], row["object"]) for row in points}) == len(points)
     assert {"keys: same fact, zh-en", "keys: different facts, zh-en", "deltas: same fact reworded, en"} <= {row["object"] for row in points}
@@ -292,11 +304,13 @@ def test_vectors_at_their_null_are_said_to_share_nothing() -> None:
 
 
 def test_updates_are_told_beside_their_nulls() -> None:
-    cosine, neurons, angles, additivity = sentences.updates(updates("memit"), LANGUAGES)
-    assert "same above different in 4 of 4 layers" in cosine
-    assert "times chance (0.026)" in neurons
-    assert "random directions 88°" in angles
-    assert "no more than two halves of different facts in one language do" in additivity
+    cosine, neurons, key_angle, value_angle, additivity = sentences.updates(updates("memit"), LANGUAGES)
+    assert "0.055 in this run; with half of the facts 0.065 for the same facts and 0.015 for different ones" in cosine
+    assert "closer than different ones in 4 of 4 layers" in cosine
+    assert "Chance is 0.026; with half of the facts the languages overlap 10.4 times as much" in neurons
+    assert "Random directions: 88." in key_angle
+    assert "Random directions: 82." in value_angle
+    assert "differs from the sum of the two no more than two halves of different facts in one language do" in additivity
 
 
 def test_a_grid_of_one_language_alone_and_one_layer_is_reported(reports: Path) -> None:
@@ -333,6 +347,7 @@ def test_the_headline_table_is_aligned_and_printed(reports: Path, capsys: pytest
     assert lines[-1] == "reports/index.html"
     assert lines[0].split()[:3] == ["method", "edit", "probe"]
     crossing = next(line for line in lines if line.startswith("memit      zh     en "))
+    assert "0.14 (0.10)" in crossing
     assert crossing.endswith("0.04 [-0.02, 0.10]")
     assert crossing.index("0.04 [") == lines[0].index("net transfer")
 

@@ -1,5 +1,6 @@
 """What is read from a forward pass, and what the upper layers give, are transformers' own numbers."""
 
+import copy
 from functools import cache
 
 import pytest
@@ -111,6 +112,12 @@ def test_tails_of_rows_of_very_different_lengths_are_the_models_own(
 @pytest.mark.parametrize("tails", [[0], [13], [0, 0, 0], [5, 13, 0]])
 def test_tails_of_rows_of_one_length_which_need_no_padding_are_the_models_own(model: PreTrainedModel, tails: list[int]) -> None:
     assert_tails_are_the_models_own(model, random_rows(*[14] * len(tails)), tails, 1, list(range(len(tails))))
+
+
+def test_attention_without_a_fused_kernel_gives_the_same_tails(model: PreTrainedModel) -> None:
+    eager = copy.deepcopy(model)
+    eager.set_attn_implementation("eager")
+    assert_tails_are_the_models_own(eager, random_rows(1, 33, 21, 3, 9), [0, 16, 20, 1, 4], 1, [0, 1, 2, 3, 4])
 
 
 @st.composite

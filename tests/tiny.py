@@ -1,5 +1,6 @@
 """Tiny random models, one per family, and a tiny tokenizer: built from config classes, nothing downloaded."""
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -69,7 +70,7 @@ REQUESTS = tuple(
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
     """Return a random model of a family, frozen, with weights large enough that its layers matter."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name])
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name]))  # the model keeps its config and may change it
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -1,1 +1,1 @@
-"""xledit: when a fact is edited in one language, does it change in another, and why?"""
+"""Edit facts inside a language model in one language, and measure whether and why they change in another."""

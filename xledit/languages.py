@@ -45,7 +45,13 @@ LANGUAGES = {
             joiner=" ",
             sentence_end=".",
             essence="{subject} is a",
-            prefixes=("As is well known, ", "In class the teacher said today: ", "According to the records, ", "He wrote in his article: ", "People often say that "),
+            prefixes=(
+                "As is well known, ",
+                "In class the teacher said today: ",
+                "According to the records, ",
+                "He wrote in his article: ",
+                "People often say that ",
+            ),
         ),
     )
 }

@@ -56,7 +56,10 @@ def read(
     facts = in_turn([read_facts(folder / "facts" / f"{relation}.csv", relation, languages) for relation in sorted(templates)])
     check_unique(facts, languages)
     # a fact needs neighbours to be built, and neighbours need to know what is edited: choose first, on the requests alone
-    bare = [FactRecords(fact_id=fact.fact_id, requests=_requests(fact, facts, templates, order, seed), rewordings={}, probes={}) for fact in facts]
+    bare = [
+        FactRecords(fact_id=fact.fact_id, requests=_requests(fact, facts, templates, order, seed), rewordings={}, probes={})
+        for fact in facts
+    ]
     chosen, dropped = select(bare, num_facts, skip_facts)
     edited = {fact.fact_id for fact in chosen}
     by_id = {fact.fact_id: fact for fact in facts}
@@ -69,9 +72,7 @@ def read(
         "fewer_neighbours_than_asked": {code: sum(_count_locality(fact, code) < num_neighbours for fact in records) for code in languages},
     }
     rules = (RULE, "a row that breaks the format stops the run, with its file and line")
-    return records, Audit(
-        source="benchmark", num_read=len(facts), num_selected=len(records), defects=defects, dropped=dropped, rules=rules
-    )
+    return records, Audit(source="benchmark", num_read=len(facts), num_selected=len(records), defects=defects, dropped=dropped, rules=rules)
 
 
 def read_templates(path: Path, languages: Sequence[str]) -> dict[str, dict[str, Templates]]:
@@ -83,7 +84,9 @@ def read_templates(path: Path, languages: Sequence[str]) -> dict[str, dict[str, 
         if row["template"].count("{subject}") != 1:
             raise ValueError(f"{path}:{line}: the prompt {row['template']!r} must have {{subject}} exactly once")
         if row["template"] != row["template"].strip():
-            raise ValueError(f"{path}:{line}: the prompt {row['template']!r} begins or ends with a space; the language's joiner adds its own")
+            raise ValueError(
+                f"{path}:{line}: the prompt {row['template']!r} begins or ends with a space; the language's joiner adds its own"
+            )
         found.setdefault((row["relation"], row["language"]), {}).setdefault(row["form"], []).append(row["template"])
     templates: dict[str, dict[str, Templates]] = {}
     for relation in dict.fromkeys(relation for relation, _code in found):

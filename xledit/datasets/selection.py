@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from xledit.records import FactRecords
 
-RULE = "a fact whose prompt up to the end of its subject equals an earlier selected fact's, in any language, is dropped: same key, other value"
+RULE = (
+    "a fact whose prompt up to the end of its subject equals an earlier selected fact's, in any language, is dropped: same key, other value"
+)
 
 
 def select(facts: Sequence[FactRecords], num_facts: int, skip_facts: int) -> tuple[list[FactRecords], dict[str, str]]:
@@ -26,5 +28,6 @@ def select(facts: Sequence[FactRecords], num_facts: int, skip_facts: int) -> tup
         if len(usable) == skip_facts + num_facts:
             return usable[skip_facts:], dropped
     raise ValueError(
-        f"edit.num_facts is {num_facts} after data.skip_facts {skip_facts}, but the data set has only {len(usable)} usable facts; ask for fewer"
+        f"edit.num_facts is {num_facts} after data.skip_facts {skip_facts}, but the data set has only "
+        f"{len(usable)} usable facts; ask for fewer"
     )

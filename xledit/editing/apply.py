@@ -67,7 +67,7 @@ def solve_layers(
             memory = read_memories(model, tokenizer, requests, (layer,), num_prefixes, max_tokens)[layer]
             try:
                 updates[layer] = method.solve(memory.keys, targets[layer].double() - memory.values, old_keys[layer])
-            except (ValueError, torch.linalg.LinAlgError) as error:
+            except (ValueError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
                 raise ValueError(f"{type(method).__name__}, layer {layer}: {error} (settings: {method})") from error
             if not updates[layer].dense().isfinite().all():
                 raise ValueError(f"{type(method).__name__}, layer {layer}: the update is not finite (settings: {method})")

@@ -60,7 +60,11 @@ def save_vectors(path: Path, fact_ids: tuple[str, ...], vectors: EditVectors) ->
     """Write edit vectors: keys and values of the unedited model, and target values."""
     arrays: dict[str, np.ndarray] = {"losses": vectors.losses.numpy(), "steps": vectors.steps.numpy()}
     for layer, memory in vectors.memories.items():
-        arrays |= {f"keys{layer}": memory.keys.numpy(), f"values{layer}": memory.values.numpy(), f"targets{layer}": vectors.targets[layer].numpy()}
+        arrays |= {
+            f"keys{layer}": memory.keys.numpy(),
+            f"values{layer}": memory.values.numpy(),
+            f"targets{layer}": vectors.targets[layer].numpy(),
+        }
     write_tensors(path, arrays, _Vectors(tuple(vectors.memories), fact_ids))
 
 

@@ -70,9 +70,7 @@ class Memit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_positive("old_key_weight", self.old_key_weight)
         check_positive("regularisation", self.regularisation)
 
-    def solve(
-        self, keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"], old_keys: SecondMoment
-    ) -> LayerUpdate:
+    def solve(self, keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"], old_keys: SecondMoment) -> LayerUpdate:
         """Return the update of one layer."""
         metric = old_keys.matrix
         metric = metric + self.regularisation * metric.diagonal().mean() * torch.eye(len(metric), dtype=metric.dtype)
@@ -97,9 +95,7 @@ class AlphaEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not 0 < self.null_energy < 1:
             raise ValueError(f"null_energy is {self.null_energy}; it is a share of energy, between 0 and 1")
 
-    def solve(
-        self, keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"], old_keys: SecondMoment
-    ) -> LayerUpdate:
+    def solve(self, keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"], old_keys: SecondMoment) -> LayerUpdate:
         """Return the update of one layer."""
         projected = keys @ null_space(old_keys.matrix, self.null_energy)
         return least_change(keys, projected, residuals, self.ridge * projected.square().sum(1).mean().item())

@@ -58,8 +58,8 @@ class EditVectors:
 
     memories: dict[int, LayerMemory]
     targets: dict[int, Float[Tensor, "facts d_model"]]
-    losses: Float[Tensor, "facts"]  # noqa: F821, UP037
-    steps: Float[Tensor, "facts"]  # noqa: F821, UP037
+    losses: Float[Tensor, "facts"]  # noqa: F821
+    steps: Float[Tensor, "facts"]  # noqa: F821
 
 
 def find_targets(
@@ -115,7 +115,9 @@ class _Batch:
             prompts = contexts(tokenizer, request, settings.num_prefixes)
             for prompt in prompts:
                 first = len(prompt.tokens) - 1
-                losses += [(len(rows), first - prompt.subject_last + i, token, 1 / len(answer) / len(prompts)) for i, token in enumerate(answer)]
+                losses += [
+                    (len(rows), first - prompt.subject_last + i, token, 1 / len(answer) / len(prompts)) for i, token in enumerate(answer)
+                ]
                 rows.append(prompt.tokens + answer[:-1])
                 subjects.append(prompt.subject_last)
                 facts.append(fact)
@@ -138,9 +140,7 @@ class _Batch:
         )
         self._loss_weights = torch.tensor([entry[3] for entry in losses], device=device)
 
-    def optimise(
-        self, on_progress: Callable[[int], None]
-    ) -> tuple[dict[int, Float[Tensor, "facts d_model"]], Tensor, Tensor]:
+    def optimise(self, on_progress: Callable[[int], None]) -> tuple[dict[int, Float[Tensor, "facts d_model"]], Tensor, Tensor]:
         """Return target values per layer (float64), last losses and step counts."""
         settings, num_facts = self._settings, len(self._requests)
         bare = torch.tensor([int((self._facts == fact).nonzero()[0]) for fact in range(num_facts)], device=self._facts.device)
@@ -161,7 +161,7 @@ class _Batch:
             with torch.set_grad_enabled(step < settings.steps):
                 nll, essence = self._forward(rows, deltas, {})
                 drift = functional.kl_div(base[active], essence, log_target=True, reduction="none").sum(1)
-                size = sum((deltas[layer] / lengths[layer]).square().sum(1) for layer in self._layers)
+                size = torch.stack([(deltas[layer] / lengths[layer]).square().sum(1) for layer in self._layers]).sum(0)
                 loss = nll[active] + settings.kl_weight * drift + settings.weight_decay * size[active]
             self._check_finite(loss, active)
             losses[active] = loss.detach()
@@ -180,7 +180,11 @@ class _Batch:
                 for layer, change in changes.items():
                     change.mul_((settings.clamp * d_model**0.5 / change.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1))
                     change[~active] = before[layer][~active]  # momentum must not move facts that have stopped
-        return self._targets({layer: (changes[layer] * units[layer]).detach() for layer in self._layers}), losses.cpu().double(), steps.cpu().double()
+        return (
+            self._targets({layer: (changes[layer] * units[layer]).detach() for layer in self._layers}),
+            losses.cpu().double(),
+            steps.cpu().double(),
+        )
 
     def _forward(self, rows: Tensor, deltas: dict[int, Tensor], seen: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean NLL per fact ``[facts]`` and log-probabilities after the essence prompts ``[active facts, vocab]``.
@@ -231,6 +235,7 @@ class _Batch:
         if bad.any():
             fact = self._requests[int(active.nonzero()[:, 0][bad][0])]
             raise ValueError(
-                f"fact {fact.fact_id} ({fact.language}): v* became NaN or infinite in layers {list(self._layers)} (settings: {self._settings}); "
+                f"fact {fact.fact_id} ({fact.language}): v* became NaN or infinite in layers "
+                f"{list(self._layers)} (settings: {self._settings}); "
                 f"lower vectors.lr or vectors.clamp, or use model.dtype float32"
             )

@@ -12,9 +12,7 @@ CONFIDENCE = 0.95
 DECIMALS = 4
 
 
-def bootstrap(
-    statistic: Callable[..., float], *samples: Float[np.ndarray, " facts"], resamples: int, seed: int
-) -> Estimate:
+def bootstrap(statistic: Callable[..., float], *samples: Float[np.ndarray, " facts"], resamples: int, seed: int) -> Estimate:
     """Return ``statistic(*samples)`` and its percentile interval over resampled facts, the same facts in every sample.
 
     Facts without a value in one of the samples (NaN) are left out. Resamples in which the statistic is not defined

@@ -46,7 +46,7 @@ def score_probes(
         said = dict(zip(free, asked.greedy(free, lengths), strict=True)) if free else {}
         for row, index in enumerate(batch):
             probe, (new, true) = probes[index], pairs[row]
-            generated = tokenizer.decode(said[row], skip_special_tokens=True) if row in said else None
+            generated = str(tokenizer.decode(said[row], skip_special_tokens=True)) if row in said else None
             scores[index] = Score(**msgspec.structs.asdict(probe), new=new, true=true, generated=generated)
         on_progress(len(batch))
     return [scores[index] for index in range(len(probes))]
@@ -80,7 +80,9 @@ class _Asked:
             cache = copy.deepcopy(self._cache)
             cache.batch_repeat_interleave(2)
             states = torch.cat([states, self._run(ids, torch.cat([self._mask.repeat_interleave(2, dim=0), mask], dim=1), cache)], dim=1)
-        logprobs = head_logits(self._model, torch.cat([states[row, : len(answer)] for row, answer in enumerate(flat)])).float().log_softmax(-1)
+        logprobs = (
+            head_logits(self._model, torch.cat([states[row, : len(answer)] for row, answer in enumerate(flat)])).float().log_softmax(-1)
+        )
         wanted = torch.tensor([token for answer in flat for token in answer], device=states.device)
         lengths = [len(answer) for answer in flat]
         chosen = logprobs.gather(1, wanted[:, None])[:, 0].cpu().double().split(lengths)

@@ -35,11 +35,8 @@ def summarise(
     fact_ids = list(dict.fromkeys(score.fact_id for score in after))
     languages = list(dict.fromkeys(score.language for score in after))
     pairs = {code: [pair for pair in zip(after, before, strict=True) if pair[0].language == code] for code in languages}
-    values = {code: {name: per_fact(name, *zip(*pairs[code], strict=True), fact_ids) for name in METRICS} for code in languages}
-    floors = {
-        code: {name: per_fact(name, *zip(*((was, was) for _score, was in pairs[code]), strict=True), fact_ids) for name in METRICS}
-        for code in languages
-    }
+    values = {code: _per_metric(found, fact_ids) for code, found in pairs.items()}
+    floors = {code: _per_metric([(was, was) for _score, was in found], fact_ids) for code, found in pairs.items()}
     estimate = functools.partial(bootstrap, resamples=params.resamples, seed=seed)
 
     def table(of: dict[str, dict[str, PerFact]]) -> dict[str, dict[str, Estimate]]:
@@ -69,6 +66,11 @@ def summarise(
         trans=estimate(lambda *samples: trans(min(map(_mean, samples)), max(map(_mean, samples))), *reliabilities),
         examples=tuple(_examples(pairs, params.examples)),
     )
+
+
+def _per_metric(pairs: Sequence[tuple[Score, Score]], fact_ids: Sequence[str]) -> dict[str, PerFact]:
+    after, before = [score for score, _was in pairs], [was for _score, was in pairs]
+    return {name: per_fact(name, after, before, fact_ids) for name in METRICS}
 
 
 def _examples(pairs: dict[str, list[tuple[Score, Score]]], number: int) -> list[Example]:

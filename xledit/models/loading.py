@@ -15,7 +15,6 @@ from typing import Literal
 
 import msgspec
 import torch
-import transformers
 from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -71,7 +70,9 @@ def load_folder(folder: Path, dtype: Dtype, device: str) -> tuple[PreTrainedMode
     except Exception as error:  # transformers and safetensors raise many kinds for damaged files
         raise ValueError(f"{folder}: the model cannot be read ({type(error).__name__}: {error})") from error
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    return model.eval().requires_grad_(False).to(pick_device(device)), tokenizer
+    model.eval().requires_grad_(False)
+    torch.nn.Module.to(model, pick_device(device))
+    return model, tokenizer
 
 
 def describe(params: ModelParams) -> ModelManifest:
@@ -197,8 +198,9 @@ def _converted(gguf: Path, digest: str) -> Path:
     except Exception as error:  # the gguf reader raises whatever a damaged byte leads to
         raise ValueError(f"{gguf}: not a whole GGUF of a known model ({type(error).__name__}: {error})") from error
     # transformers takes a dequantised model for a quantised one and refuses to save it
-    del model.config.quantization_config
-    model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None  # pyright: ignore[reportAttributeAccessIssue]
+    delattr(model.config, "quantization_config")
+    for name, value in (("is_quantized", False), ("hf_quantizer", None), ("quantization_method", None)):
+        setattr(model, name, value)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".convert-"))
     try:
@@ -223,8 +225,3 @@ def _from_hub(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise ValueError(f"{name} at {revision}: not in the local hub cache and could not be fetched ({error})") from error
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that numbers depend on."""
-    return {"torch": torch.__version__, "transformers": transformers.__version__}

@@ -1,7 +1,7 @@
 """Read and change what modules compute, as context managers, and run the upper layers of a model again and again."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from xledit.models.families import final_norm_of, layers_of
 from xledit.models.prompts import pad
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818 (not an error)
     """Ends a forward pass once all that was asked for has been seen."""
 
 
@@ -41,18 +41,15 @@ def record(model: PreTrainedModel, modules: Sequence[nn.Module], ids: Tensor, ma
         return hook
 
     handles = [module.register_forward_hook(keep(index)) for index, module in enumerate(modules)]
-    with hooked(*handles), torch.no_grad():
-        try:
-            model.base_model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
-        except _Stop:
-            pass
+    with hooked(*handles), torch.no_grad(), suppress(_Stop):
+        model.base_model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
     return [seen[index] for index in range(len(modules))]
 
 
 @contextmanager
 def added(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the module's output by ``change(output)`` inside the context."""
-    with hooked(module.register_forward_hook(lambda _module, _inputs, output: change(output))):
+    with hooked(module.register_forward_hook(lambda _module, _inputs, output: change(output))):  # pyright: ignore[reportArgumentType]
         yield
 
 
@@ -74,7 +71,7 @@ class UpperLayers:
             for layer in self._layers
         ]
         ids, mask = (tensor.to(model.device) for tensor in pad(rows))
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         with hooked(*handles), torch.no_grad():
             model.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
         self._starts = torch.tensor(tails, device=model.device)
@@ -83,7 +80,9 @@ class UpperLayers:
         self._positions = positions.clamp_max(ids.shape[1] - 1)
         self._hidden = self._at_tail(captured[0][0])
         width = int(self._starts.max())
-        self._prefix = [(cache.layers[start + i].keys[:, :, :width], cache.layers[start + i].values[:, :, :width]) for i in range(len(captured))]
+        self._prefix = [
+            (cache.layers[start + i].keys[:, :, :width], cache.layers[start + i].values[:, :, :width]) for i in range(len(captured))
+        ]
         shared: dict[int, Any] = {}  # many layers take one mask and one pair of rotary tensors
         self._kwargs = []
         for _hidden, kwargs in captured:

@@ -4,8 +4,10 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -23,7 +25,7 @@ PAGE_COLOURS = {PAPER: "none", INK: "currentColor", LINE: "var(--line)", BAND: "
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)
 }
 MARKERS = ("o", "s", "^", "D")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "xledit",
     "svg.fonttype": "none",
     "figure.constrained_layout.h_pad": 0.1,
@@ -60,7 +62,7 @@ def transfer(cells: Sequence[CellSummary]) -> str:
             _transfer_panel(axes, [cell for cell in cells if cell.method == method])
             axes.set_title(method)
         panels[-1].set_xlabel("share of facts")
-        marks = [
+        marks: list[Artist] = [
             Line2D([], [], color=colour, marker=marker, linewidth=1.6, label=f"{label}, 95 % interval")
             for label, colour, marker in zip(METRICS.values(), SERIES, MARKERS, strict=False)
         ]

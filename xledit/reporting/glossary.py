@@ -32,17 +32,18 @@ OTHERS = {
     "which language was edited nor the floor, so a ruined model can score near 1; it stands here to set that paper's tables beside ours.",
     "key, value, value change": "A memory maps a key (the activation at the subject's last token) to a value. The value change is v* minus "
     "the value now, where v* makes the fact true. arXiv 2210.07229 (MEMIT) and 2410.02355 (AlphaEdit) store value changes at keys.",
-    "centred cosine": "Cosine after each language's mean vector was taken off, so that what all vectors of a language share does not count.",
-    "null": "What the same figure is where nothing is shared that matters: different facts, or random directions. A figure without its null "
-    "says nothing: two sets of English edits have a cosine near 0, too.",
+    "centred cosine": "Cosine after each language's mean vector was taken off: what all vectors of a language share does not count.",
+    "null": "What the same figure is where nothing is shared that matters: different facts, or random directions. A figure without its "
+    "null says nothing: two sets of English edits have a cosine near 0, too.",
     "null standard deviations": "Distance of the mean same-fact cosine from the mean of different facts, in standard deviations of the "
     "cosines of different facts.",
     "reworded": "The same facts in other words of the same language: how alike two vectors of one fact can be expected to be at all.",
     "retrieval": "How often a fact's nearest neighbour among the other language's vectors (centred cosine) is the same fact.",
     "neuron overlap": "Jaccard overlap of the 5 % of input neurons that each update changes most. Two random sets of that size overlap "
     "by 0.026, not by 0.",
-    "principal angles": "Angles between the leading singular directions of two updates, 0° the same, 90° orthogonal, on the side that reads "
-    "keys and on the side that writes values. Random directions are not at 90° exactly; their angle stands beside it.",
-    "additivity": "Relative error and cosine of the update that was solved for both sets of facts together, against the sum of the two that "
-    "were solved apart. Closed forms are close to additive for any two sets, so the null is two halves of different facts in one language.",
+    "principal angles": "Angles between the leading singular directions of two updates, 0° the same, 90° orthogonal, on the side that "
+    "reads keys and on the side that writes values. Random directions are not at 90° exactly; their angle stands beside it.",
+    "additivity": "Relative error and cosine of the update that was solved for both sets of facts together, against the sum of the two "
+    "that were solved apart. Closed forms are close to additive for any two sets, so the null is two halves of different "
+    "facts in one language.",
 }

@@ -68,9 +68,9 @@ def _alone(cell: CellSummary) -> list[str]:
     for other, found in cell.transfer.items():
         efficacy, exact = measured(found.get("efficacy")), measured(found.get("exact"))
         sentences += [
-            f"Edited in {name(own)}: asked in {name(own)}, the share of facts whose new answer is preferred {_moves(cell, own, 'efficacy')}; "
-            f"asked in {name(other)} it {_moves(cell, other, 'efficacy')}. Net transfer {_with_interval(efficacy)}: "
-            f"{VERDICTS[verdict(efficacy)]}.",
+            f"Edited in {name(own)}: asked in {name(own)}, the share of facts whose new answer is preferred "
+            f"{_moves(cell, own, 'efficacy')}; asked in {name(other)} it {_moves(cell, other, 'efficacy')}. "
+            f"Net transfer {_with_interval(efficacy)}: {VERDICTS[verdict(efficacy)]}.",
             f"Edited in {name(own)}, said freely and word for word: {name(own)} {_from_to(cell, own, 'exact')}, {name(other)} "
             f"{_from_to(cell, other, 'exact')}. Net transfer {_with_interval(exact)}: {VERDICTS[verdict(exact)]}.",
         ]
@@ -86,25 +86,32 @@ def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:
         parts.append(f"in {name(code)} {_moves(cell, code, 'efficacy')}{beside}")
     free = ", ".join(f"{name(code)} {_from_to(cell, code, 'exact')}" for code in cell.edit_languages)
     kept = ", ".join(f"{name(code)} {_from_to(cell, code, 'locality')}" for code in cell.edit_languages)
-    return f"Edited in all languages at once ({cell.edit}): the share of facts whose new answer is preferred, {'; '.join(parts)}. Said freely: {free}. Locality: {kept}."
+    return (
+        f"Edited in all languages at once ({cell.edit}): the share of facts whose new answer is preferred, {'; '.join(parts)}. "
+        f"Said freely: {free}. Locality: {kept}."
+    )
 
 
 def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
     """Return sentences about keys or value changes, averaged over layers, one per pair of languages."""
     layers = [row for row in found if row.what == what]
+    worded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded} if layers else {}
+    ceiling = "; reworded within a language it is " * bool(worded) + ", ".join(
+        f"{_number(value)} ({name(code)})" for code, value in worded.items()
+    )
     sentences = []
     for pair in layers[0].across if layers else ():
         rows = [row.across[pair] for row in layers]
+        same, different, spread = (
+            _number(_mean([getattr(row, field) for row in rows]), 3)
+            for field in ("centred_same", "centred_different", "centred_different_sd")
+        )
         a, b = (name(code) for code in pair.split("-"))
-        heights = [above_null(row) for row in rows]
-        reworded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded}
-        ceiling = "; reworded within a language it is " + ", ".join(f"{value:.2f} ({name(code)})" for code, value in reworded.items())
         sentences.append(
-            f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {_number(_mean([row.centred_same for row in rows]), 3)} "
-            f"(mean of {_plural(len(rows), 'layer')}), that of different facts {_number(_mean([row.centred_different for row in rows]), 3)} with a "
-            f"standard deviation of {_number(_mean([row.centred_different_sd for row in rows]), 3)}: {_above(heights)}"
-            f"{ceiling if reworded else ''}. {_strength(rows)} A fact's nearest neighbour in the other language is the fact itself in "
-            f"{_mean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
+            f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {same} (mean of "
+            f"{_plural(len(rows), 'layer')}), that of different facts {different} with a standard deviation of {spread}: "
+            f"{_above([above_null(row) for row in rows])}{ceiling}. {_strength(rows)} A fact's nearest neighbour in the other language is "
+            f"the fact itself in {_mean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
         )
     return sentences
 
@@ -137,46 +144,43 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
     run, same, different = f"run: {a} and {b}, same facts", f"half: {a} and {b}, same facts", f"half: {a} and {b}, different facts"
     within = {code: f"half: {code} and {code}, different facts" for code in (a, b)}
     reworded = {code: f"half: {code} and {code}, same facts in other words" for code in (a, b)}
-
-    def at(pair: str, field: str) -> float:
-        values = over_layers(found, pair, field)
-        return _mean(values) if values else math.nan
-
-    def listed(pairs: dict[str, str], field: str, decimals: int) -> str:
-        return ", ".join(
-            f"{name(code)} {_number(at(pair, field), decimals)}" for code, pair in pairs.items() if over_layers(found, pair, field)
-        )
-
     if not over_layers(found, same, "cosine"):
         return []
-    between = f"{name(a)} and {name(b)}"
+
+    def at(pair: str, field: str, decimals: int) -> str:
+        return _number(_mean(over_layers(found, pair, field)), decimals)
+
+    def by_language(pairs: dict[str, str], field: str, decimals: int) -> str:
+        return ", ".join(f"{name(code)} {at(pair, field, decimals)}" for code, pair in pairs.items() if over_layers(found, pair, field))
+
+    def beside_nulls(field: str, decimals: int) -> str:
+        this_run = f"{at(run, field, decimals)} in this run; " if over_layers(found, run, field) else ""
+        words = by_language(reworded, field, decimals)
+        return (
+            f"{this_run}with half of the facts {at(same, field, decimals)} for the same facts and {at(different, field, decimals)} for "
+            f"different ones; within one language, for different facts, {by_language(within, field, decimals)}"
+            + (f" and for the same facts in other words {words}" if words else "")
+        )
+
     higher = sum(x > y for x, y in zip(over_layers(found, same, "cosine"), over_layers(found, different, "cosine"), strict=True))
-    words = listed(reworded, "cosine", 3)
-    this_run = f" {_number(at(run, 'cosine'), 3)} in this run;" if over_layers(found, run, "cosine") else ""
-    chance = _mean([row.chance_neurons for row in found])
-    main = run if over_layers(found, run, "neurons") else same
-    own_error = max(at(pair, "additivity_error") for pair in within.values())
-    error = at(same, "additivity_error")
-    more = "more than" if error > own_error else "no more than"
+    share, chance = _mean(over_layers(found, same, "neurons")), _mean([row.chance_neurons for row in found])
+    key_angle, value_angle = _mean([row.random_key_angle for row in found]), _mean([row.random_value_angle for row in found])
+    error = _mean(over_layers(found, same, "additivity_error"))
+    own_error = max(_mean(over_layers(found, pair, "additivity_error")) for pair in within.values())
     meaning = (
-        "adding the languages costs more than adding facts does"
+        "more than two halves of different facts in one language do: adding a language costs more than adding facts"
         if error > own_error
-        else "so additivity across languages is what the closed form gives any two sets of facts"
+        else "no more than two halves of different facts in one language do: this is what the closed form gives any two sets of facts"
     )
     return [
-        f"Cosine of the {between} updates:{this_run} with half of the facts {_number(at(same, 'cosine'), 3)} for the same facts and "
-        f"{_number(at(different, 'cosine'), 3)} for different ones (same above different in {higher} of {_plural(len(found), 'layer')}). Within one "
-        f"language, different facts: {listed(within, 'cosine', 3)}" + (f"; the same facts in other words: {words}." if words else "."),
-        f"Of the 5 % of input neurons that each changes most, {between} share {at(main, 'neurons'):.3f} (Jaccard), "
-        f"{at(main, 'neurons') / chance:.1f} times chance ({chance:.3f}); different facts within one language share "
-        f"{listed(within, 'neurons', 3)}.",
-        f"Mean principal angle of {between}: {at(main, 'key_angle_mean'):.0f}° on the key side (random directions "
-        f"{_mean([row.random_key_angle for row in found]):.0f}°; different facts within one language "
-        f"{listed(within, 'key_angle_mean', 0)}, in degrees) and {at(main, 'value_angle_mean'):.0f}° on the value side (random "
-        f"{_mean([row.random_value_angle for row in found]):.0f}°; within one language {listed(within, 'value_angle_mean', 0)}).",
-        f"The update for both languages differs from the sum of the two by {error:.3f} of its norm (half of the facts, same facts), {more} "
-        f"two halves of different facts in one language do ({listed(within, 'additivity_error', 3)}): {meaning}."
-        + (f" In this run: {at(run, 'additivity_error'):.3f}, cosine {_number(at(run, 'additivity_cosine'), 3)}." if main == run else ""),
+        f"Cosine of the {name(a)} and the {name(b)} update: {beside_nulls('cosine', 3)}. The same facts are closer than different ones in "
+        f"{higher} of {_plural(len(found), 'layer')}.",
+        f"Overlap of the 5 % of input neurons that each changes most: {beside_nulls('neurons', 3)}. Chance is {chance:.3f}; with half of "
+        f"the facts the languages overlap {share / chance:.1f} times as much.",
+        f"Mean principal angle on the key side, in degrees: {beside_nulls('key_angle_mean', 0)}. Random directions: {key_angle:.0f}.",
+        f"Mean principal angle on the value side, in degrees: {beside_nulls('value_angle_mean', 0)}. Random directions: {value_angle:.0f}.",
+        f"Additivity error: {beside_nulls('additivity_error', 3)}. With half of the facts, the update for both languages differs from the "
+        f"sum of the two {meaning}.",
     ]
 
 

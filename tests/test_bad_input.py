@@ -1,0 +1,113 @@
+"""Bad input ends a stage with exit code 1 and one readable line, and leaves what earlier runs wrote as it was."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stages import prepare
+
+ROOT = Path(__file__).parents[1]
+PREPARE = "prepare --out artifacts --audit reports/audit.json"
+SUMMARISE = "summarise --method memit --edit zh --scores scores.json --floor floor.json --out reports/memit-zh.json"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder with the project's settings and benchmark."""
+
+    root: Path
+
+    def stage(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *f"stages.{command}".split()],
+            cwd=self.root, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def edit(self, name: str, change: Callable[[str], str]) -> None:
+        path = self.root / name
+        content = path.read_text(encoding="utf-8")
+        assert change(content) != content
+        path.write_text(change(content), encoding="utf-8")
+
+    def outputs(self) -> dict[Path, tuple[bytes, int]]:
+        written = [path for name in ("artifacts", "reports") for path in (self.root / name).rglob("*") if path.is_file()]
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in written}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The folder after a run of ``prepare`` that went well."""
+    root = tmp_path_factory.mktemp("good")
+    shutil.copy(ROOT / "params.yaml", root)
+    shutil.copytree(ROOT / "data" / "benchmark", root / "data" / "benchmark")
+    folder = Folder(root)
+    done = folder.stage(PREPARE)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(prepared: Folder, tmp_path: Path) -> Folder:
+    return Folder(Path(shutil.copytree(prepared.root, tmp_path / "project")))
+
+
+def test_good_input_writes_every_language_and_kind(prepared: Folder) -> None:
+    written = {str(path.relative_to(prepared.root)) for path in prepared.outputs()}
+    kinds = ("requests", "rewordings", "probes")
+    assert written == {f"artifacts/{kind}/{code}.json" for kind in kinds for code in ("zh", "en")} | {"reports/audit.json"}
+
+
+def replaced(old: str, new: str) -> Callable[[str], str]:
+    return lambda content: content.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "command", "parts"),
+    [
+        ("params.yaml", replaced("skip_facts:", "skip_fact:"), PREPARE, ["params.yaml: data", "skip_fact", "skip_facts"]),
+        ("params.yaml", replaced("source: benchmark", "source: wikidata"), PREPARE, ["params.yaml: data.source", "wikidata"]),
+        ("params.yaml", replaced("languages: [zh, en]", "languages: [zh, xx]"), PREPARE, ["'xx'"]),
+        ("data/benchmark/facts/poem_poet.csv", replaced("静夜思,", ""), PREPARE, ["facts/poem_poet.csv:2", "number of cells"]),
+        ("params.yaml", lambda content: content + "\n", PREPARE.partition(" --audit")[0], ["audit"]),
+        ("params.yaml", lambda content: content + "\n", SUMMARISE, ["scores.json", "truncated", "dvc repro"]),
+    ],
+    ids=["misspelt key", "unknown data source", "unknown language", "bad row", "missing option", "truncated scores"],
+)
+def test_bad_input_ends_with_one_readable_line(
+    folder: Folder, name: str, change: Callable[[str], str], command: str, parts: list[str]
+) -> None:
+    (folder.root / "scores.json").write_text('[{"fact_id": "poem')
+    earlier = folder.outputs()
+    folder.edit(name, change)
+    done = folder.stage(command)
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == done.stderr.splitlines()[-1:]
+    assert not [part for part in parts if part not in errors[0]], errors[0]
+    assert folder.outputs() == earlier
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "setting"),
+    [
+        ("num_facts: 100", "num_facts: 0", "edit.num_facts is 0"),
+        ("num_facts: 100", "num_facts: -1", "edit.num_facts is -1"),
+        ("num_neighbours: 2", "num_neighbours: -1", "num_neighbours is -1"),
+        ("skip_facts: 0", "skip_facts: -1", "skip_facts is -1"),
+    ],
+)
+def test_a_count_below_its_least_value_is_refused_by_name(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, old: str, new: str, setting: str
+) -> None:
+    monkeypatch.chdir(folder.root)
+    folder.edit("params.yaml", replaced(old, new))
+    with pytest.raises(ValueError, match=setting) as error:
+        prepare.main(Path("artifacts"), Path("reports/audit.json"))
+    assert "ask for fewer" not in str(error.value)
