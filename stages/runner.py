@@ -42,11 +42,14 @@ def wrote(*paths: Path) -> None:
 
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left; yields the function that is told each number done."""
+    """Show a bar with rate and time left on a terminal; yields the function that is told each number done."""
+    done, started = 0, time.perf_counter()
     with tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=2.0, disable=None) as bar:
 
         def step(number: int) -> None:
+            nonlocal done
+            done += number
             bar.update(number)
 
         yield step
-    log.info("%d %s, %.2f per second", bar.n, unit, bar.format_dict["rate"] or bar.n / max(bar.format_dict["elapsed"], 1e-9))
+    log.info("%d %s, %.2f per second", done, unit, done / (time.perf_counter() - started))

@@ -16,8 +16,8 @@ import typer
 
 from stages.runner import run, wrote
 from xledit.editing.artifacts import SavedVectors, load_moments, load_updates, load_vectors
-from xledit.editing.second_moment import SecondMoment, pooled
-from xledit.editing.solvers import LayerUpdate, Method
+from xledit.editing.second_moment import pooled
+from xledit.editing.solvers import LayerUpdate, Method, Solver
 from xledit.geometry.updates import Factors, alikeness, chance_jaccard, random_angles
 from xledit.params import section
 from xledit.results import Alikeness, UpdateGeometry
@@ -33,7 +33,7 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     torch.set_num_threads(section("runtime.threads", int))
-    solver: Method = section(f"methods.{method}", Method)  # pyright: ignore[reportArgumentType]
+    chosen: Method = section(f"methods.{method}", Method)  # pyright: ignore[reportArgumentType]
     languages, edits = section("grid.languages", tuple[str, ...]), section("grid.edits", tuple[str, ...])
     generator = torch.Generator().manual_seed(section("seed", int))
     vectors = {code: load_vectors(artifacts / "vectors" / f"{code}.safetensors") for code in languages}
@@ -43,7 +43,7 @@ def main(
     rows = []
     for layer in vectors[languages[0]].memories:
         pairs = run_pairs(updates, languages, layer)
-        pairs |= null_pairs(vectors, reworded, layer, solver, pooled([moment[layer] for moment in moments]))
+        pairs |= null_pairs(vectors, reworded, layer, chosen.solver(pooled([moment[layer] for moment in moments])))
         memory = vectors[languages[0]].memories[layer]
         rank = min(pair.rank for pair in pairs.values())
         rows.append(
@@ -72,14 +72,12 @@ def run_pairs(updates: dict[str, dict[int, LayerUpdate]], languages: Sequence[st
     }
 
 
-def null_pairs(
-    vectors: dict[str, SavedVectors], reworded: dict[str, SavedVectors], layer: int, solver: Method, moment: SecondMoment
-) -> dict[str, Alikeness]:
+def null_pairs(vectors: dict[str, SavedVectors], reworded: dict[str, SavedVectors], layer: int, solve: Solver) -> dict[str, Alikeness]:
     """Compare updates for half of the facts each, and for the same facts in other words."""
 
     def solved(*parts: tuple[SavedVectors, Sequence[int]]) -> Factors:
         keys = torch.cat([part.memories[layer].keys[places] for part, places in parts])
-        update = solver.solve(keys, torch.cat([part.deltas(layer)[places] for part, places in parts]), moment)
+        update = solve(keys, torch.cat([part.deltas(layer)[places] for part, places in parts]))
         return Factors(update.left, update.right)
 
     def compare(left: tuple[SavedVectors, Sequence[int]], right: tuple[SavedVectors, Sequence[int]]) -> Alikeness:

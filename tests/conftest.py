@@ -71,16 +71,30 @@ class Project:
         return replace(self, root=root)
 
     @contextmanager
-    def changed(self, path: str | Path, old: str, new: str) -> Iterator[None]:
-        """Replace ``old``, which stands once in a file, by ``new``, and put the file back."""
+    def put_back(self, path: str | Path) -> Iterator[Path]:
+        """Put a file's bytes back at the end, whatever happens to it."""
         file = self.root / path
         content = file.read_bytes()
-        assert content.count(old.encode()) == 1, f"{path}: {old!r} must stand there once"
-        file.write_bytes(content.replace(old.encode(), new.encode()))
         try:
-            yield
+            yield file
         finally:
             file.write_bytes(content)
+
+    @contextmanager
+    def changed(self, path: str | Path, old: str, new: str) -> Iterator[None]:
+        """Replace ``old``, which stands once in a file, by ``new`` for a while."""
+        with self.put_back(path) as file:
+            text = file.read_text(encoding="utf-8")
+            assert text.count(old) == 1, f"{path}: {old!r} must stand there once"
+            file.write_text(text.replace(old, new), encoding="utf-8")
+            yield
+
+    @contextmanager
+    def param(self, path: str, value: object) -> Iterator[None]:
+        """Give a setting of params.yaml another value for a while."""
+        with self.put_back("params.yaml"):
+            set_params(self.root, {path: value})
+            yield
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ def set_params(root: Path, values: dict[str, object]) -> None:
         section = tree
         for part in above:
             section = section[part]
-        assert name in section, path
+        assert section[name] != value, f"{path} is {value!r} already"
         section[name] = value
     with (root / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)

@@ -103,7 +103,7 @@ def test_keys_and_values_of_a_layer_are_read_after_the_layers_below_have_changed
     for index, layer in enumerate(LAYERS):
         with edited(model, {below: updates[below] for below in LAYERS[:index]}):
             memory = read_memories(model, tiny_tokenizer(), REQUESTS, [layer], 0, 10_000)[layer]
-        wanted = EXACT.solve(memory.keys, TARGETS[layer] - memory.values, OLD_KEYS[layer])
+        wanted = EXACT.solver(OLD_KEYS[layer])(memory.keys, TARGETS[layer] - memory.values)
         torch.testing.assert_close(updates[layer].dense(), wanted.dense(), rtol=1e-4, atol=1e-4)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages import prepare
+from tests.conftest import set_params
 
 ROOT = Path(__file__).parents[1]
 PREPARE = "prepare --out artifacts --audit reports/audit.json"
@@ -28,12 +29,6 @@ class Folder:
             [sys.executable, "-m", *f"stages.{command}".split()],
             cwd=self.root, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
-
-    def edit(self, name: str, change: Callable[[str], str]) -> None:
-        path = self.root / name
-        content = path.read_text(encoding="utf-8")
-        assert change(content) != content
-        path.write_text(change(content), encoding="utf-8")
 
     def outputs(self) -> dict[Path, tuple[bytes, int]]:
         written = [path for name in ("artifacts", "reports") for path in (self.root / name).rglob("*") if path.is_file()]
@@ -63,28 +58,42 @@ def test_good_input_writes_every_language_and_kind(prepared: Folder) -> None:
     assert written == {f"artifacts/{kind}/{code}.json" for kind in kinds for code in ("zh", "en")} | {"reports/audit.json"}
 
 
-def replaced(old: str, new: str) -> Callable[[str], str]:
-    return lambda content: content.replace(old, new, 1)
+def setting(path: str, value: object) -> Callable[[Path], None]:
+    return lambda root: set_params(root, {path: value})
+
+
+def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        content = (root / name).read_text(encoding="utf-8")
+        assert content.count(old) == 1
+        (root / name).write_text(content.replace(old, new), encoding="utf-8")
+
+    return change
+
+
+def cut_scores(root: Path) -> None:
+    (root / "scores.json").write_text('[{"fact_id": "poem', encoding="utf-8")
+
+
+def nothing(_root: Path) -> None:
+    pass
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "command", "parts"),
+    ("harm", "command", "parts"),
     [
-        ("params.yaml", replaced("skip_facts:", "skip_fact:"), PREPARE, ["params.yaml: data", "skip_fact", "skip_facts"]),
-        ("params.yaml", replaced("source: benchmark", "source: wikidata"), PREPARE, ["params.yaml: data.source", "wikidata"]),
-        ("params.yaml", replaced("languages: [zh, en]", "languages: [zh, xx]"), PREPARE, ["'xx'"]),
-        ("data/benchmark/facts/poem_poet.csv", replaced("静夜思,", ""), PREPARE, ["facts/poem_poet.csv:2", "number of cells"]),
-        ("params.yaml", lambda content: content + "\n", PREPARE.partition(" --audit")[0], ["audit"]),
-        ("params.yaml", lambda content: content + "\n", SUMMARISE, ["scores.json", "truncated", "dvc repro"]),
+        (replaced("params.yaml", "skip_facts:", "skip_fact:"), PREPARE, ["params.yaml: data.skip_fact", "skip_facts"]),
+        (setting("data.source", "wikidata"), PREPARE, ["params.yaml: data.source", "wikidata"]),
+        (setting("grid.languages", ["zh", "xx"]), PREPARE, ["'xx'"]),
+        (replaced("data/benchmark/facts/poem_poet.csv", "静夜思,", ""), PREPARE, ["facts/poem_poet.csv:2", "number of cells"]),
+        (nothing, PREPARE.partition(" --audit")[0], ["audit"]),
+        (cut_scores, SUMMARISE, ["scores.json", "truncated", "dvc repro"]),
     ],
     ids=["misspelt key", "unknown data source", "unknown language", "bad row", "missing option", "truncated scores"],
 )
-def test_bad_input_ends_with_one_readable_line(
-    folder: Folder, name: str, change: Callable[[str], str], command: str, parts: list[str]
-) -> None:
-    (folder.root / "scores.json").write_text('[{"fact_id": "poem')
+def test_bad_input_ends_with_one_readable_line(folder: Folder, harm: Callable[[Path], None], command: str, parts: list[str]) -> None:
     earlier = folder.outputs()
-    folder.edit(name, change)
+    harm(folder.root)
     done = folder.stage(command)
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
     assert done.returncode == 1
@@ -95,19 +104,11 @@ def test_bad_input_ends_with_one_readable_line(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "setting"),
-    [
-        ("num_facts: 100", "num_facts: 0", "edit.num_facts is 0"),
-        ("num_facts: 100", "num_facts: -1", "edit.num_facts is -1"),
-        ("num_neighbours: 2", "num_neighbours: -1", "num_neighbours is -1"),
-        ("skip_facts: 0", "skip_facts: -1", "skip_facts is -1"),
-    ],
+    ("path", "value"), [("edit.num_facts", 0), ("edit.num_facts", -1), ("data.num_neighbours", -1), ("data.skip_facts", -1)]
 )
-def test_a_count_below_its_least_value_is_refused_by_name(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, old: str, new: str, setting: str
-) -> None:
+def test_a_count_below_its_least_value_is_refused_by_name(folder: Folder, monkeypatch: pytest.MonkeyPatch, path: str, value: int) -> None:
     monkeypatch.chdir(folder.root)
-    folder.edit("params.yaml", replaced(old, new))
-    with pytest.raises(ValueError, match=setting) as error:
+    set_params(folder.root, {path: value})
+    with pytest.raises(ValueError, match=f"{path.partition('.')[2]} is {value}") as error:
         prepare.main(Path("artifacts"), Path("reports/audit.json"))
     assert "ask for fewer" not in str(error.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.conftest import set_params
 from xledit.languages import LANGUAGES
 from xledit.params import section
 
@@ -147,7 +148,8 @@ def test_a_mistake_in_a_method_lists_the_methods_or_its_settings(write: Write, c
 
 def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
     """A dtype, an order or a data set's name is one of a few."""
-    write((ROOT / "params.yaml").read_text(encoding="utf-8").replace("source: benchmark", "source: benchmrk"))
+    write((ROOT / "params.yaml").read_bytes())
+    set_params(Path(), {"data.source": "benchmrk"})
     with pytest.raises(ValueError, match=r"data\.source: .*benchmrk.*\bbenchmark\b.*\bclm_bench\b"):
         section("data", importlib.import_module("stages.prepare").DataParams)
 
@@ -155,7 +157,7 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("runtime", "stages.runner:RuntimeParams"),
+        ("runtime", "stages.loaded:RuntimeParams"),
         ("model", "xledit.models.loading:ModelParams"),
         ("data", "stages.prepare:DataParams"),
         ("covariance", "stages.covariance:CovarianceParams"),

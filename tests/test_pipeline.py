@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -174,13 +175,13 @@ def test_a_second_repro_runs_nothing(tiny_project: TinyProject) -> None:
 
 @pytest.mark.slow
 def test_resamples_change_only_the_summaries(tiny_project: TinyProject) -> None:
-    with tiny_project.changed("params.yaml", "resamples: 50", "resamples: 60"):
+    with tiny_project.param("summary.resamples", 60):
         assert groups_of(tiny_project.affected()) == {"summarise", "report"}
 
 
 @pytest.mark.slow
 def test_a_setting_of_one_method_leaves_vectors_and_other_methods_alone(tiny_project: TinyProject) -> None:
-    with tiny_project.changed("params.yaml", "old_key_weight: 100.0", "old_key_weight: 50.0"):
+    with tiny_project.param("methods.memit.old_key_weight", 1.5):
         affected = tiny_project.affected()
     assert groups_of(affected) == {"apply", "evaluate", "summarise", "update_geometry", "report"}
     assert all("memit" in name for name in affected - {"report"})
@@ -188,7 +189,7 @@ def test_a_setting_of_one_method_leaves_vectors_and_other_methods_alone(tiny_pro
 
 @pytest.mark.slow
 def test_more_covariance_tokens_leave_the_vectors_alone(tiny_project: TinyProject) -> None:
-    with tiny_project.changed("params.yaml", "max_tokens: 300", "max_tokens: 310"):
+    with tiny_project.param("covariance.max_tokens", 310):
         affected = groups_of(tiny_project.affected())
     assert "covariance" in affected
     assert affected.isdisjoint({"prepare", "model", "vectors", "geometry", "floor"})
@@ -217,16 +218,13 @@ def test_a_touched_byte_of_the_model_reruns_all_that_use_it(tiny_project: TinyPr
 @pytest.mark.parametrize("name", ["vectors@zh", "evaluate@memit-mixed"])
 def test_the_same_command_gives_the_same_bytes(tiny_project: TinyProject, name: str) -> None:
     locked = tiny_project.lock()[name]
-    files = [tiny_project.root / out["path"] for out in locked["outs"]]
-    before = {file: file.read_bytes() for file in files}
-    try:
+    with ExitStack() as stack:
+        files = [stack.enter_context(tiny_project.put_back(out["path"])) for out in locked["outs"]]
+        before = {file: file.read_bytes() for file in files}
         for file in files:
             file.unlink()
         tiny_project.run(*shlex.split(locked["cmd"]))
-        assert {file.name: file.read_bytes() for file in files} == {file.name: content for file, content in before.items()}
-    finally:
-        for file, content in before.items():
-            file.write_bytes(content)
+        assert [file for file, content in before.items() if file.read_bytes() != content] == []
 
 
 @pytest.mark.slow
@@ -258,7 +256,7 @@ def test_a_clone_without_data_has_nothing_to_run(tiny_project: TinyProject, tmp_
     clone = tiny_project.clone(tmp_path / "clone")
     assert not (clone.root / "artifacts").exists()
     assert clone.would_run("--allow-missing") == set()
-    with clone.changed("params.yaml", "resamples: 50", "resamples: 60"):  # DVC stops at the first stage that lacks its data
+    with clone.param("summary.resamples", 60):  # DVC stops at the first stage that lacks its data
         done = clone.run("dvc", "repro", "--dry", "--allow-missing", check=False)
     assert done.returncode
     assert "summarise" in done.stdout

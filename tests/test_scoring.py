@@ -6,10 +6,11 @@ from functools import cache
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
-from tests.tiny import CONFIGS, tiny_model, tiny_tokenizer
+from tests.tiny import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
 from xledit.evaluation.scoring import SPARE_TOKENS, score_probes
+from xledit.models.families import FAMILIES, Family
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.records import AnswerScore, Probe, Score
 
@@ -62,13 +63,25 @@ def assert_same(found: AnswerScore, wanted: AnswerScore) -> None:
     assert found.logprob == pytest.approx(wanted.logprob, abs=1e-5 * len(wanted.tokens))
 
 
-@pytest.mark.parametrize("max_tokens", [1, 70, 4096])
-def test_scores_are_those_of_one_whole_pass_per_probe_and_answer_for_any_batching(model: PreTrainedModel, max_tokens: int) -> None:
-    scores = scored(model, max_tokens=max_tokens)
+def assert_scores_are_those_of_whole_passes(model: PreTrainedModel, scores: list[Score]) -> None:
     for score, probe in zip(scores, PROBES, strict=True):
         assert [getattr(score, name) for name in Probe.__struct_fields__] == [getattr(probe, name) for name in Probe.__struct_fields__]
         assert_same(score.new, naive_answer(model, probe, probe.target_new))
         assert_same(score.true, naive_answer(model, probe, probe.target_true))
+
+
+@pytest.mark.parametrize("max_tokens", [1, 70, 4096])
+def test_scores_are_those_of_one_whole_pass_per_probe_and_answer_for_any_batching(model: PreTrainedModel, max_tokens: int) -> None:
+    assert_scores_are_those_of_whole_passes(model, scored(model, max_tokens=max_tokens))
+
+
+def test_padding_before_a_prompt_does_not_count_where_positions_are_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FAMILIES, "gpt2", Family(layers="transformer.h", memory="mlp.c_proj", final_norm="transformer.ln_f"))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(
+        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3)
+    ).eval()
+    assert_scores_are_those_of_whole_passes(model, scored(model))
 
 
 @pytest.mark.parametrize("max_tokens", [1, 70, 4096])

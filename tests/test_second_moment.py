@@ -51,9 +51,9 @@ def test_coarse_keys_are_summed_in_float64(dtype: torch.dtype) -> None:
 
 def test_a_result_does_not_change_when_more_keys_come() -> None:
     accumulator = SecondMomentAccumulator(2)
-    accumulator.add(torch.ones(1, 2))
+    accumulator.add(torch.ones(2, 2))
     before = accumulator.result()
-    accumulator.add(torch.zeros(1, 2))
+    accumulator.add(torch.zeros(2, 2))
     assert_close(before.matrix, torch.ones(2, 2).double())
     assert_close(accumulator.result().matrix, torch.full((2, 2), 0.5).double())
 

@@ -119,7 +119,7 @@ def rates(cpu_s: dict[str, float]) -> dict[str, float]:
         found["target_value_cpu_s_per_fact"] = round(cpu_s["vectors"] / num_facts, 3)
     if "covariance" in cpu_s:
         paths = Path("artifacts/covariance").glob("*.safetensors")
-        num_tokens = sum(max(read_tensors(path, dict)[1]["num_keys"].values()) for path in paths)
+        num_tokens = sum(max(read_tensors(path, dict)[1]["num_keys"]) for path in paths)
         found["covariance_cpu_s_per_10000_tokens"] = round(cpu_s["covariance"] / num_tokens * 10_000, 3)
     return found
 

@@ -3,6 +3,7 @@
 By named section, never the whole file, so that a stage's ``params:`` in ``dvc.yaml`` can be as narrow as what it reads.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -38,7 +39,9 @@ def section(path: str, kind: type[T]) -> T:
         return msgspec.convert(known, kind)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
-        raise ValueError(f"{PARAMS}: {path}{where.rstrip('`')}: {reason}{_hint(kind, known)}") from error
+        field = re.search(r" field `(.+?)`", reason)
+        place = path + where.rstrip("`") + (f".{field[1]}" if field else "")
+        raise ValueError(f"{PARAMS}: {place}: {reason}{_hint(kind, known)}") from error
 
 
 def _hint(kind: object, found: object) -> str:

@@ -66,7 +66,7 @@ def solve_layers(
         for layer in sorted(targets):
             memory = read_memories(model, tokenizer, requests, (layer,), num_prefixes, max_tokens)[layer]
             try:
-                updates[layer] = method.solve(memory.keys, targets[layer].double() - memory.values, old_keys[layer])
+                updates[layer] = method.solver(old_keys[layer])(memory.keys, targets[layer].double() - memory.values)
             except (ValueError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
                 raise ValueError(f"{type(method).__name__}, layer {layer}: {error} (settings: {method})") from error
             if not updates[layer].dense().isfinite().all():

@@ -17,7 +17,8 @@ from xledit.storage import read_tensors, write_tensors
 
 
 class _Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    num_keys: dict[int, int]
+    layers: tuple[int, ...]
+    num_keys: tuple[int, ...]
 
 
 class _Vectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,13 +48,16 @@ class SavedVectors:
 def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
     """Write second moments by layer."""
     arrays = {f"layer{layer}": moment.matrix.numpy() for layer, moment in moments.items()}
-    write_tensors(path, arrays, _Moments({layer: moment.num_keys for layer, moment in moments.items()}))
+    write_tensors(path, arrays, _Moments(tuple(moments), tuple(moment.num_keys for moment in moments.values())))
 
 
 def load_moments(path: Path) -> dict[int, SecondMoment]:
     """Return second moments by layer."""
     arrays, header = read_tensors(path, _Moments)
-    return {layer: SecondMoment(torch.from_numpy(arrays[f"layer{layer}"]), count) for layer, count in header.num_keys.items()}
+    return {
+        layer: SecondMoment(torch.from_numpy(arrays[f"layer{layer}"]), count)
+        for layer, count in zip(header.layers, header.num_keys, strict=True)
+    }
 
 
 def save_vectors(path: Path, fact_ids: tuple[str, ...], vectors: EditVectors) -> None:

@@ -10,9 +10,10 @@ Memit       C^-1, C the second moment of old keys    weight of old keys
 AlphaEdit   P / l, P projects on the old null space  1
 ==========  =======================================  ====================
 
-A method is a frozen struct of its own settings with ``solve``; its tag in params.yaml picks it.
+A method is a frozen struct of its own settings with ``solver``; its tag in params.yaml picks it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -55,6 +56,10 @@ def least_change(
     return LayerUpdate(left=torch.cholesky_solve(residuals, factor).T, right=weighted_keys)
 
 
+# keys and residuals of the facts -> the update of their layer
+Solver = Callable[[Tensor, Tensor], LayerUpdate]
+
+
 class Memit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="memit"):
     """MEMIT, arXiv 2210.07229, eq. 14: old values are kept in the mean square, weighted by ``old_key_weight``.
 
@@ -70,12 +75,12 @@ class Memit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_positive("old_key_weight", self.old_key_weight)
         check_positive("regularisation", self.regularisation)
 
-    def solve(self, keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"], old_keys: SecondMoment) -> LayerUpdate:
-        """Return the update of one layer."""
+    def solver(self, old_keys: SecondMoment) -> Solver:
+        """Return the solver of one layer, whose dear part (a factorisation) is done once for any number of solves."""
         metric = old_keys.matrix
         metric = metric + self.regularisation * metric.diagonal().mean() * torch.eye(len(metric), dtype=metric.dtype)
-        weighted = torch.cholesky_solve(keys.T, torch.linalg.cholesky(metric)).T
-        return least_change(keys, weighted, residuals, self.old_key_weight)
+        factor = torch.linalg.cholesky(metric)
+        return lambda keys, residuals: least_change(keys, torch.cholesky_solve(keys.T, factor).T, residuals, self.old_key_weight)
 
 
 class AlphaEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="alphaedit"):
@@ -95,10 +100,15 @@ class AlphaEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not 0 < self.null_energy < 1:
             raise ValueError(f"null_energy is {self.null_energy}; it is a share of energy, between 0 and 1")
 
-    def solve(self, keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"], old_keys: SecondMoment) -> LayerUpdate:
-        """Return the update of one layer."""
-        projected = keys @ null_space(old_keys.matrix, self.null_energy)
-        return least_change(keys, projected, residuals, self.ridge * projected.square().sum(1).mean().item())
+    def solver(self, old_keys: SecondMoment) -> Solver:
+        """Return the solver of one layer, whose dear part (the null space) is found once for any number of solves."""
+        projection = null_space(old_keys.matrix, self.null_energy)
+
+        def solve(keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"]) -> LayerUpdate:
+            projected = keys @ projection
+            return least_change(keys, projected, residuals, self.ridge * projected.square().sum(1).mean().item())
+
+        return solve
 
 
 Method = Memit | AlphaEdit

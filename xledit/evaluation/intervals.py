@@ -1,5 +1,6 @@
 """Bootstrap over facts: how far a summary would move if other facts had been drawn."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -25,11 +26,23 @@ def bootstrap(statistic: Callable[..., float], *samples: Float[np.ndarray, " fac
     value = statistic(*data)
     if kept.sum() < 2:
         return Estimate(value=_rounded(value), low=float("nan"), high=float("nan"))
-    found = stats.bootstrap(
-        data, statistic, paired=True, vectorized=False, n_resamples=resamples, confidence_level=CONFIDENCE, method="percentile",
-        rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    low, high = np.nanpercentile(found.bootstrap_distribution, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2])
+    with warnings.catch_warnings():
+        # scipy warns of resamples in which the statistic is not defined; they are left out below
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            data,
+            statistic,
+            paired=True,
+            vectorized=False,
+            n_resamples=resamples,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    defined = found.bootstrap_distribution[~np.isnan(found.bootstrap_distribution)]
+    if not len(defined):
+        return Estimate(value=_rounded(value), low=float("nan"), high=float("nan"))
+    low, high = np.percentile(defined, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2])
     return Estimate(value=_rounded(value), low=_rounded(low), high=_rounded(high))
 
 
