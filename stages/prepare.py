@@ -32,6 +32,16 @@ class DataParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     num_neighbours: int
     skip_facts: int
 
+    def __post_init__(self) -> None:
+        check_at_least("num_neighbours", self.num_neighbours, 0)
+        check_at_least("skip_facts", self.skip_facts, 0)
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise ValueError when a count is below its least value."""
+    if value < least:
+        raise ValueError(f"{name} is {value}; it must be at least {least}")
+
 
 def main(
     out: Annotated[Path, typer.Option(help="folder for requests, rewordings and probes")], audit: Annotated[Path, typer.Option()]
@@ -39,6 +49,7 @@ def main(
     data = section("data", DataParams)
     languages = section("grid.languages", tuple[str, ...])
     num_facts = section("edit.num_facts", int)
+    check_at_least("edit.num_facts", num_facts, 1)
     if data.source == "benchmark":
         facts, found = benchmark.read(
             Path(data.benchmark_dir),

@@ -22,9 +22,10 @@ def run(command: Callable[..., None]) -> None:
     app.command()(command)
     try:
         app(standalone_mode=False)
-    except (ValueError, OSError, typer.Exit) as error:
-        if isinstance(error, typer.Exit):
-            raise SystemExit(error.exit_code) from error
+    except typer.BadParameter as error:
+        log.error("error: %s", error.format_message())
+        raise SystemExit(1) from error
+    except (ValueError, OSError) as error:
         log.error("error: %s", error)
         raise SystemExit(1) from error
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -146,7 +146,7 @@ def set_params(root: Path, values: dict[str, object]) -> None:
         section = tree
         for part in above:
             section = section[part]
-        assert section[name] != value, f"{path} is {value!r} already"
+        assert name in section, path
         section[name] = value
     with (root / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)

@@ -136,7 +136,7 @@ def test_the_fingerprint_sees_names_and_not_what_stands_beside_the_model(folder:
     (folder / "README.md").write_text("notes")
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
     assert fingerprint(folder) == before
-    (folder / "config.json").rename(folder / "other.json")
+    (folder / "generation_config.json").rename(folder / "generation_other.json")
     assert fingerprint(folder) != before
 
 
@@ -177,6 +177,13 @@ def test_pickled_weights_are_never_read(folder: Path) -> None:
     for read in (lambda: resolve(params(folder)), lambda: load_folder(folder, "float32", "cpu")):
         with pytest.raises(ValueError, match=r"pytorch_model\.bin is pickled and is never read"):
             read()
+
+
+def test_pickled_weights_are_not_read_beside_an_adapters_safetensors_either(folder: Path) -> None:
+    torch.save(tiny_model("llama").state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")
+    with pytest.raises(ValueError, match=f"{folder}: the model cannot be read"):
+        load_folder(folder, "float32", "cpu")
 
 
 def test_a_family_without_a_row_is_refused_before_its_weights_are_read(folder: Path) -> None:

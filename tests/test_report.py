@@ -336,8 +336,8 @@ def test_the_names_of_compared_updates_are_those_of_the_stage() -> None:
         return SavedVectors(tuple(map(str, range(num_facts))), {6: LayerMemory(keys, values)}, {6: targets})
 
     moment = SecondMoment(torch.eye(12, dtype=torch.float64), 12)
-    solver = Memit(old_key_weight=1.0, regularisation=0.1)
-    found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, solver, moment)
+    solve = Memit(old_key_weight=1.0, regularisation=0.1).solver(moment)
+    found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, solve)
     assert set(found) == {name for name in updates("memit")[0].pairs if name.startswith("half")}
 
 

@@ -161,14 +161,6 @@ def test_alphaedit_with_next_to_no_ridge_stores_every_fact_in_the_room_that_is_l
 
 
 @settings(deadline=None)
-@given(low_rank)
-def test_alphaedit_refuses_facts_whose_keys_are_made_of_old_keys_alone(problem: Problem) -> None:
-    inside = problem.keys @ problem.old @ problem.old.T
-    with pytest.raises(ValueError, match="key"):
-        AlphaEdit(null_energy=1e-6, ridge=0.05).solver(problem.moment)(inside, problem.residuals)
-
-
-@settings(deadline=None)
 @given(problems(), st.floats(0.01, 0.95))
 def test_the_null_space_is_the_largest_projection_within_its_share_of_energy(problem: Problem, share: float) -> None:
     C = problem.moment.matrix

@@ -6,12 +6,13 @@ By named section, never the whole file, so that a stage's ``params:`` in ``dvc.y
 import re
 import sys
 from pathlib import Path
+from types import UnionType
 from typing import TypeVar, get_args
 
 import msgspec
 import msgspec.inspect
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
 SECTIONS = ("seed", "runtime", "model", "data", "grid", "edit", "covariance", "vectors", "methods", "evaluate", "summary")
@@ -41,17 +42,22 @@ def section(path: str, kind: type[T]) -> T:
         reason, _, where = str(error).partition(" - at `$")
         field = re.search(r" field `(.+?)`", reason)
         place = path + where.rstrip("`") + (f".{field[1]}" if field else "")
-        raise ValueError(f"{PARAMS}: {place}: {reason}{_hint(kind, known)}") from error
+        raise ValueError(f"{PARAMS}: {place}: {reason}{_hint(kind, known, where.rstrip('`'))}") from error
 
 
-def _hint(kind: object, found: object) -> str:
-    """Return what would have been right: the known tags of a union, or the known keys of a struct."""
-    tags = {info.tag: info.cls for info in map(msgspec.inspect.type_info, get_args(kind)) if isinstance(info, msgspec.inspect.StructType)}
-    tag = found.get("type") if isinstance(found, dict) else None
+def _hint(kind: object, found: object, where: str) -> str:
+    """Return what would have been right: the known types of a union, the choices of a field, or the keys of a struct."""
+    infos = [msgspec.inspect.type_info(part) for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
+    structs = [info for info in infos if isinstance(info, msgspec.inspect.StructType)]
+    tags = {info.tag: info for info in structs if info.tag is not None}
+    tag = str(found.get("type")) if isinstance(found, dict) else ""
     if tags and tag not in tags:
         return f"; known types: {', '.join(map(str, tags))}"
-    keys = getattr(tags.get(tag, kind), "__struct_fields__", ())
-    return f"; known keys: {', '.join(keys)}" if keys else ""
+    fields = tags[tag].fields if tags else structs[0].fields if structs else ()
+    for field in fields:
+        if f".{field.name}" == where and isinstance(field.type, msgspec.inspect.LiteralType):
+            return f"; known: {', '.join(map(str, field.type.values))}"
+    return f"; known keys: {', '.join(field.name for field in fields)}" if fields else ""
 
 
 def _load() -> dict:
@@ -59,8 +65,8 @@ def _load() -> dict:
         tree = YAML(typ="safe", pure=True).load(PARAMS.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{PARAMS}: not found; run the stages from the project's root") from error
-    except MarkedYAMLError as error:
-        raise ValueError(f"{PARAMS}: {error}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{PARAMS}: not a YAML file in UTF-8: {error}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{PARAMS}: expected sections, found {type(tree).__name__}")
     unknown = [name for name in tree if name not in SECTIONS]

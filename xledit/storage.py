@@ -72,7 +72,7 @@ def read_tensors(path: Path, kind: type[T]) -> tuple[dict[str, np.ndarray], T]:
         with safetensors.safe_open(path, framework="np") as file:
             header = (file.metadata() or {}).get(HEADER)
             if header is None:
-                raise ValueError(f"{path}: no {HEADER!r} header; this file was not written by xledit")
+                raise ValueError(f"{path}: no {HEADER!r} header; this file was not written by xledit; delete it and run `dvc repro` again")
             return {name: file.get_tensor(name) for name in file.keys()}, msgspec.json.decode(header, type=kind)  # noqa: SIM118
     except FileNotFoundError as error:
         raise ValueError(f"{path}: not found; run `dvc repro` or `dvc pull`") from error

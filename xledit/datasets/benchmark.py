@@ -9,7 +9,6 @@ from typing import Literal
 import msgspec
 
 from xledit.datasets.selection import RULE, select
-from xledit.languages import language
 from xledit.records import Audit, EditRequest, FactRecords, Probe
 
 Order = Literal["first", "last"]
@@ -88,6 +87,8 @@ def read_templates(path: Path, languages: Sequence[str]) -> dict[str, dict[str, 
                 f"{path}:{line}: the prompt {row['template']!r} begins or ends with a space; the language's joiner adds its own"
             )
         found.setdefault((row["relation"], row["language"]), {}).setdefault(row["form"], []).append(row["template"])
+    if not found:
+        raise ValueError(f"{path}: has no prompts")
     templates: dict[str, dict[str, Templates]] = {}
     for relation in dict.fromkeys(relation for relation, _code in found):
         for code in languages:
@@ -120,9 +121,12 @@ def read_facts(path: Path, relation: str, languages: Sequence[str]) -> list[Fact
         for name in columns:
             if not row[name].strip():
                 raise ValueError(f"{fact.place}: {name} is empty")
+            if row[name] != row[name].strip():
+                raise ValueError(f"{fact.place}: {name} begins or ends with a space: {row[name]!r}")
         facts.append(fact)
-    if len({tuple(fact.objects.values()) for fact in facts}) < 2:
-        raise ValueError(f"{path}: needs at least two different objects, because a counterfactual target is another fact's object")
+    for fact in facts:
+        if not false_answers(fact, facts):
+            raise ValueError(f"{fact.place}: no other fact of {relation!r} has another object; a counterfactual target is drawn from those")
     return facts
 
 
@@ -135,14 +139,18 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}:{line}: not UTF-8 ({error.reason}); save the table as UTF-8") from error
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}; close each quote") from error
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     if missing:
         raise ValueError(f"{path}:1: no column {missing[0]!r}; found: {', '.join(reader.fieldnames or ())}")
-    for row in reader:
+    for line, row in rows:
         if None in row or None in row.values():
-            raise ValueError(f"{path}:{reader.line_num}: has another number of cells than the header; quote cells that hold a comma")
-        yield reader.line_num, row
+            raise ValueError(f"{path}:{line}: has another number of cells than the header; quote cells that hold a comma")
+        yield line, row
 
 
 def check_unique(facts: Sequence[Fact], languages: Sequence[str]) -> None:
@@ -160,12 +168,20 @@ def in_turn(tables: Sequence[Sequence[Fact]]) -> list[Fact]:
     return [table[index] for index in range(max(map(len, tables))) for table in tables if index < len(table)]
 
 
+def false_answers(fact: Fact, facts: Sequence[Fact]) -> list[dict[str, str]]:
+    """Return the objects of the fact's relation that are neither its own nor another name of it, each by language."""
+    true = {name for code in fact.objects for name in (fact.objects[code], *fact.object_aliases[code])}
+    others = {tuple(other.objects.values()): other for other in facts if other.relation == fact.relation}
+    return [
+        other.objects
+        for names, other in others.items()
+        if not true & {*names, *(alias for aliases in other.object_aliases.values() for alias in aliases)}
+    ]
+
+
 def counterfactual(fact: Fact, facts: Sequence[Fact], seed: int) -> dict[str, str]:
     """Return another object of the fact's relation, by language; the same draw for the same seed and fact."""
-    true = set(fact.objects.values())
-    others = {tuple(other.objects.values()): other.objects for other in facts if other.relation == fact.relation}
-    wrong = [objects for names, objects in others.items() if not true & set(names)]
-    return random.Random(f"{seed} {fact.fact_id}").choice(wrong)
+    return random.Random(f"{seed} {fact.fact_id}").choice(false_answers(fact, facts))
 
 
 def _worded(template: str, subject: str) -> tuple[str, tuple[int, int]]:
@@ -175,15 +191,15 @@ def _worded(template: str, subject: str) -> tuple[str, tuple[int, int]]:
 
 
 def _requests(
-    fact: Fact, facts: Sequence[Fact], templates: dict[str, dict[str, Templates]], order: Order, seed: int, paraphrase: int | None = None
+    fact: Fact, facts: Sequence[Fact], templates: dict[str, dict[str, Templates]], order: Order, seed: int
 ) -> dict[str, EditRequest]:
     target = counterfactual(fact, facts, seed)
     requests = {}
     for code, wording in templates[fact.relation].items():
-        template = getattr(wording, order) if paraphrase is None else wording.paraphrases[paraphrase]
-        prompt, span = _worded(template, fact.subjects[code])
-        if language(code).join(prompt, "").casefold().find(fact.objects[code].casefold()) >= 0:
-            raise ValueError(f"{fact.place}: the answer {fact.objects[code]!r} stands in the prompt {prompt!r}")
+        prompt, span = _worded(getattr(wording, order), fact.subjects[code])
+        for asked in (prompt, *(_worded(other, fact.subjects[code])[0] for other in (wording.first, wording.last, *wording.paraphrases))):
+            if fact.objects[code].casefold() in asked.casefold():
+                raise ValueError(f"{fact.place}: the answer {fact.objects[code]!r} stands in the prompt {asked!r}")
         requests[code] = EditRequest(
             fact_id=fact.fact_id, language=code, prompt=prompt, subject_span=span, target_new=target[code], target_true=fact.objects[code]
         )

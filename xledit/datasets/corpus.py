@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PREFIX = "datasets:"
 # passages are taken from the start of a data set; the token limit of the run cuts further
 MAX_PASSAGES = 100_000
+BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
 
 def read_texts(code: str, corpus: Mapping[str, str]) -> list[str]:
@@ -20,7 +22,7 @@ def read_texts(code: str, corpus: Mapping[str, str]) -> list[str]:
         return _from_datasets(source.removeprefix(PREFIX))
     path = Path(source)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise ValueError(f"{path}: covariance.corpus.{code}: no such file") from error
     except UnicodeDecodeError as error:
@@ -39,9 +41,15 @@ def _from_datasets(name: str) -> list[str]:
     except ModuleNotFoundError as error:
         raise ValueError("covariance.corpus: reading a data set needs the datasets library; run `pip install -e .[datasets]`") from error
     path, _, config = name.partition("@")
+    # a file is read by the builder of its kind, which takes it as the training split
+    builder = BUILDERS.get(Path(path).suffix) if Path(path).is_file() else None
+    options: dict[str, Any] = {"path": builder, "data_files": path} if builder else {"path": path, "name": config or None}
     try:
-        rows = load_dataset(path, config or None, split="train", streaming=True)
-        texts = [row["text"] for row in rows.take(MAX_PASSAGES)]
-    except (OSError, ValueError, KeyError) as error:
+        rows = load_dataset(**options, split="train", streaming=True)
+        found = [row["text"] for row in rows.take(MAX_PASSAGES)]
+    except (OSError, ValueError, KeyError, StopIteration) as error:
         raise ValueError(f"covariance.corpus: the data set {name!r} cannot be read, or has no column `text` ({error})") from error
-    return [text for text in texts if text.strip()]
+    texts = [text for text in found if isinstance(text, str) and text.strip()]
+    if not texts:
+        raise ValueError(f"covariance.corpus: the data set {name!r} has no text in its column `text`")
+    return texts

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from xledit.editing.second_moment import SecondMoment
 
+ROUNDING = 1e-14
+
 
 @dataclass(frozen=True)
 class LayerUpdate:
@@ -51,7 +53,9 @@ def least_change(
     gram = weighted_keys @ keys.T
     gram = (gram + gram.T) / 2 + ridge * torch.eye(len(keys), dtype=keys.dtype, device=keys.device)
     factor, failed = torch.linalg.cholesky_ex(gram)
-    if failed or not factor.isfinite().all() or not residuals.isfinite().all():
+    # equal keys may pass the factorisation by a rounding error, and then give an answer that is one
+    lost = factor.diagonal().square().min() <= ROUNDING * gram.diagonal().max()
+    if failed or lost or not factor.isfinite().all() or not residuals.isfinite().all():
         raise ValueError("the solve has no finite solution: two facts may share a key, or a key or target is not finite; raise the ridge")
     return LayerUpdate(left=torch.cholesky_solve(residuals, factor).T, right=weighted_keys)
 
@@ -79,7 +83,9 @@ class Memit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Return the solver of one layer, whose dear part (a factorisation) is done once for any number of solves."""
         metric = old_keys.matrix
         metric = metric + self.regularisation * metric.diagonal().mean() * torch.eye(len(metric), dtype=metric.dtype)
-        factor = torch.linalg.cholesky(metric)
+        factor, failed = torch.linalg.cholesky_ex(metric)
+        if failed or not factor.isfinite().all():
+            raise ValueError("the second moment of the keys cannot be inverted; give more text, or raise regularisation")
         return lambda keys, residuals: least_change(keys, torch.cholesky_solve(keys.T, factor).T, residuals, self.old_key_weight)
 
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -64,12 +64,20 @@ def load_folder(folder: Path, dtype: Dtype, device: str) -> tuple[PreTrainedMode
     """Return model and tokenizer of a local folder. Raises ValueError when its files are damaged."""
     check_folder(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
-    family_of(AutoConfig.from_pretrained(folder, **options).model_type)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **options)
-    except Exception as error:  # transformers and safetensors raise many kinds for damaged files
+        family = AutoConfig.from_pretrained(folder, **options).model_type
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: its config.json cannot be read ({error})") from error
+    family_of(family)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    except Exception as error:  # transformers, tokenizers and safetensors raise many kinds for damaged files
         raise ValueError(f"{folder}: the model cannot be read ({type(error).__name__}: {error})") from error
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    model, info = loaded
+    _check_whole(folder, info)
     model.eval().requires_grad_(False)
     torch.nn.Module.to(model, pick_device(device))
     return model, tokenizer
@@ -193,10 +201,14 @@ def _converted(gguf: Path, digest: str) -> Path:
     if folder.exists():
         return folder
     try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     except Exception as error:  # the gguf reader raises whatever a damaged byte leads to
         raise ValueError(f"{gguf}: not a whole GGUF of a known model ({type(error).__name__}: {error})") from error
+    model, info = loaded
+    _check_whole(gguf, info)
     # transformers takes a dequantised model for a quantised one and refuses to save it
     delattr(model.config, "quantization_config")
     for name, value in (("is_quantized", False), ("hf_quantizer", None), ("quantization_method", None)):
@@ -213,6 +225,13 @@ def _converted(gguf: Path, digest: str) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _check_whole(path: Path, info: dict) -> None:
+    """Raise ValueError when transformers had to make up weights that the files do not have."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"{path}: {len(missing)} weights are missing, {missing[0]} among them; get the model again")
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

@@ -8,7 +8,7 @@ import msgspec
 from xledit.reporting.glossary import MEASURES
 from xledit.results import CellSummary, Estimate, Likeness, UpdateGeometry, VectorGeometry
 
-HEADLINE = ("efficacy", "exact", "paraphrase", "locality")
+HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
 TRANSFER = ("efficacy", "reliability", "exact")
 DECIMALS = 4
 NAN = float("nan")

@@ -1,0 +1,54 @@
+"""The embedded model itself, on a few facts of our own benchmark: editing works in each language, and leaves no trace."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.datasets import benchmark
+from xledit.editing.apply import edited, solve_layers
+from xledit.editing.solvers import AlphaEdit, Memit, Method
+from xledit.editing.statistics import key_statistics
+from xledit.editing.targets import TargetSettings, find_targets
+from xledit.evaluation.metrics import exact
+from xledit.evaluation.scoring import score_probes
+from xledit.models.families import memory_of
+from xledit.models.loading import ModelParams, load_folder, resolve
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (6, 7)
+SETTINGS = TargetSettings(batch_size=6, clamp=0.8, kl_weight=0.0625, lr=0.4, num_prefixes=0, steps=12, stop_below=0.1, weight_decay=0.005)
+METHODS = (Memit(old_key_weight=30.0, regularisation=0.03), AlphaEdit(null_energy=0.1, ridge=0.1))
+
+
+@pytest.fixture(scope="module")
+def embedded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    torch.set_num_threads(2)
+    params = ModelParams(name="embedded", files=str(ROOT / "data/models/embedded.json"), revision=None, dtype="float32")
+    return load_folder(resolve(params)[0], params.dtype, "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_embedded_model_says_what_was_written_into_it(embedded: tuple[PreTrainedModel, PreTrainedTokenizerBase], language: str) -> None:
+    model, tokenizer = embedded
+    facts, _ = benchmark.read(ROOT / "data/benchmark", ("zh", "en"), order="first", num_facts=6, skip_facts=0, num_neighbours=1, seed=17)
+    requests = [fact.requests[language] for fact in facts]
+    probes = [probe for fact in facts for probe in fact.probes[language] if probe.kind == "efficacy"]
+    texts = (ROOT / f"data/corpus/{language}.txt").read_text(encoding="utf-8").splitlines()
+    moments = key_statistics(model, tokenizer, texts, LAYERS, max_keys=1500, window=128)
+    targets = find_targets(model, tokenizer, requests, LAYERS, SETTINGS).targets
+    before = score_probes(model, tokenizer, probes, 1024)
+    weights = [memory_of(model, layer).get_parameter("weight").clone() for layer in LAYERS]
+    assert sum(exact(score, score) for score in before) <= 1
+
+    def says(method: Method) -> float:
+        updates = solve_layers(model, tokenizer, requests, targets, moments, method, 0, 1024)
+        with edited(model, updates):
+            after = score_probes(model, tokenizer, probes, 1024)
+        return sum(exact(score, was) for score, was in zip(after, before, strict=True))
+
+    assert min(map(says, METHODS)) >= 5
+    for layer, weight in zip(LAYERS, weights, strict=True):
+        assert torch.equal(memory_of(model, layer).get_parameter("weight"), weight)
