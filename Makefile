@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test fast lint verify bench lock clm-bench clean
+.PHONY: repro test fast lint verify bench lock clean
 
 repro: $(READY)  ## run the pipeline and print the headline table
 	dvc repro
@@ -25,6 +25,7 @@ lint: $(READY)
 	pyright
 	lint-imports --no-cache
 	python -m tools.dvc_deps --check
+	python -m tools.readme --check
 
 verify: $(READY)  ## re-hash every output against dvc.lock
 	python -m tools.verify
