@@ -87,9 +87,10 @@ def nothing(_root: Path) -> None:
         (setting("grid.languages", ["zh", "xx"]), PREPARE, ["'xx'"]),
         (replaced("data/benchmark/facts/poem_poet.csv", "静夜思,", ""), PREPARE, ["facts/poem_poet.csv:2", "number of cells"]),
         (nothing, PREPARE.partition(" --audit")[0], ["audit"]),
+        (nothing, f"{PREPARE} --speed 9", ["--speed"]),
         (cut_scores, SUMMARISE, ["scores.json", "truncated", "dvc repro"]),
     ],
-    ids=["misspelt key", "unknown data source", "unknown language", "bad row", "missing option", "truncated scores"],
+    ids=["misspelt key", "unknown data source", "unknown language", "bad row", "missing option", "unknown option", "truncated scores"],
 )
 def test_bad_input_ends_with_one_readable_line(folder: Folder, harm: Callable[[Path], None], command: str, parts: list[str]) -> None:
     earlier = folder.outputs()
