@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from tqdm import tqdm
 
 log = logging.getLogger("xledit")
+# typer exports this one kind of usage error and not what it shares with the others
+USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
 def run(command: Callable[..., None]) -> None:
@@ -22,7 +25,7 @@ def run(command: Callable[..., None]) -> None:
     app.command()(command)
     try:
         app(standalone_mode=False)
-    except typer.BadParameter as error:
+    except USAGE_ERROR as error:
         log.error("error: %s", error.format_message())
         raise SystemExit(1) from error
     except (ValueError, OSError) as error:
