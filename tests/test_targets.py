@@ -22,7 +22,7 @@ from xledit.models.prompts import Prompt, encode_answer, encode_prompt, encode_t
 from xledit.models.tracing import record
 from xledit.records import EditRequest
 
-SETTINGS = TargetSettings(batch_size=8, clamp=4, kl_weight=0.5, lr=0.3, num_prefixes=0, steps=8, stop_below=0.01, weight_decay=0.1)
+SETTINGS = TargetSettings(batch_size=8, clamp=4, kl_weight=0.5, lr=0.3, num_prefixes=0, steps=5, stop_below=0.01, weight_decay=0.1)
 # with the subject last, one value is enough to move the next word of any tiny model
 SUBJECT_LAST = tuple(
     EditRequest(fact_id=text, language=code, prompt=text, subject_span=(start, len(text)), target_new="?", target_true="!")
