@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test fast lint verify bench lock clean
+.PHONY: repro test fast lint audit verify bench lock clean
 
 repro: $(READY)  ## run the pipeline and print the headline table
 	dvc repro
@@ -26,6 +26,9 @@ lint: $(READY)
 	lint-imports --no-cache
 	python -m tools.dvc_deps --check
 	python -m tools.readme --check
+
+audit: $(READY)  ## hold our own benchmark against every rule, write reports/audit.json
+	python -m tools.audit
 
 verify: $(READY)  ## re-hash every output against dvc.lock
 	python -m tools.verify

@@ -1,6 +1,6 @@
 """Raw data set -> requests, rewordings and probes per language, aligned by fact; and the audit of what was found.
 
-Reads the data set that ``data.source`` names. Writes one JSON per language and kind, and the audit. No torch.
+Reads the data set that ``data.source`` names. Writes one JSON per language and kind, the facts' labels, and the audit. No torch.
 """
 
 from pathlib import Path
@@ -17,23 +17,20 @@ from xledit.records import Audit, FactRecords
 from xledit.storage import write_json
 
 
-class DataParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``data`` section of params.yaml.
+class DataParams(benchmark.Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``data`` section of params.yaml: what our own benchmark offers to choose (``Choice``), and where data lie.
 
-    ``order`` puts the subject ``first`` or ``last`` in our own benchmark's prompts. ``skip_facts`` leaves out that many
-    usable facts before taking ``edit.num_facts``, so that settings can be chosen on facts that are not tested.
+    ``skip_facts`` leaves out that many usable facts before taking ``edit.num_facts``.
     """
 
     source: Literal["benchmark", "clm_bench"]
     benchmark_dir: str
     clm_bench_dir: str
     clm_bench_url: str
-    order: benchmark.Order
-    num_neighbours: int
     skip_facts: int
 
     def __post_init__(self) -> None:
-        check_at_least("num_neighbours", self.num_neighbours, 0)
+        super().__post_init__()
         check_at_least("skip_facts", self.skip_facts, 0)
 
 
@@ -54,10 +51,9 @@ def main(
         facts, found = benchmark.read(
             Path(data.benchmark_dir),
             languages,
-            order=data.order,
+            data,
             num_facts=num_facts,
             skip_facts=data.skip_facts,
-            num_neighbours=data.num_neighbours,
             seed=section("seed", int),
         )
     else:
@@ -73,8 +69,10 @@ def main(
         for name, records in parts.items():
             paths.append(out / name / f"{code}.json")
             write_json(paths[-1], records)
+    paths += [out / "labels.json", audit]
+    write_json(out / "labels.json", {fact.fact_id: fact.labels for fact in facts})
     write_json(audit, found)
-    wrote(*paths, audit)
+    wrote(*paths)
 
 
 def read_clm_bench(folder: Path, url: str, languages: tuple[str, ...], num_facts: int, skip_facts: int) -> tuple[list[FactRecords], Audit]:

@@ -10,7 +10,7 @@ from stages.runner import log, run, wrote
 from xledit.params import section
 from xledit.records import Audit
 from xledit.reporting import figures, page, tables
-from xledit.results import CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
+from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
 from xledit.storage import read_json, write_bytes, write_json
 
 T = TypeVar("T")
@@ -30,7 +30,8 @@ def main(reports: Annotated[Path, typer.Option(help="folder")], model_manifest: 
         seed=section("seed", int),
         settings=_settings(methods),
         model=read_json(model_manifest, ModelManifest),
-        audit=read_json(reports / "audit.json", Audit),
+        audit=read_json(reports / "data.json", Audit),
+        benchmark=read_json(reports / "audit.json", BenchmarkAudit),
         tokens=tokens,
         cells=cells,
         vectors=read_json(vectors, list[VectorGeometry]),
@@ -71,7 +72,11 @@ def _settings(methods: Iterable[str]) -> dict[str, object]:
     of_methods = section("methods", dict[str, object])
     return {
         "Layers edited": section("edit.layers", tuple[int, ...]),
-        "Facts": {"skipped first": section("data.skip_facts", int), "place of the subject (own benchmark)": section("data.order", str)},
+        "Facts": {
+            "skipped first": section("data.skip_facts", int),
+            "of our own benchmark: split": section("data.split", str),
+            "place of the subject": section("data.order", str),
+        },
         "Target values": section("vectors", dict[str, object]),
         "Second moment": {"tokens per language, at most": section("covariance.max_tokens", int)},
         **{f"Method {method}": of_methods[method] for method in methods if method in of_methods},

@@ -17,6 +17,7 @@ def main(
     edit: Annotated[str, typer.Option()],
     scores: Annotated[Path, typer.Option()],
     floor: Annotated[Path, typer.Option()],
+    labels: Annotated[Path, typer.Option()],
     out: Annotated[Path, typer.Option()],
 ) -> None:
     known = section("grid.languages", tuple[str, ...])
@@ -27,6 +28,7 @@ def main(
         languages,
         read_json(scores, list[Score]),
         read_json(floor, list[Score]),
+        read_json(labels, dict[str, dict[str, str]]),
         section("summary", SummaryParams),
         section("seed", int),
     )

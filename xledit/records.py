@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["efficacy", "paraphrase", "locality"]
+Kind = Literal["efficacy", "paraphrase", "alias", "translated", "portability", "locality", "near", "far"]
 
 
 class EditRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +48,10 @@ class EditRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One question about an edited fact, in one language, with the new and the true answer.
 
-    For ``locality`` the prompt asks about something else; its true answer should stay ahead of the edit's new one.
+    ``efficacy`` is the edited prompt, ``paraphrase`` another wording, ``alias`` another name of the subject,
+    ``translated`` a wording rendered literally from another language; ``portability`` asks what follows from the fact.
+    For ``locality``, ``near`` and ``far`` the prompt asks about something else (another subject of the relation, another
+    relation of the subject, another domain); its true answer should stay ahead of the edit's new one.
     """
 
     fact_id: str
@@ -96,12 +99,16 @@ def check_targets(fact_id: str, language: str, target_new: str, target_true: str
 
 
 class FactRecords(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All records of one fact, by language: the request, the same request in other words where there is one, the probes."""
+    """All records of one fact, by language: the request, the same request in other words where there is one, the probes.
+
+    ``labels`` say what kind of fact it is (``order``, ``split``, ``domain``, ...); results are also given label by label.
+    """
 
     fact_id: str
     requests: dict[str, EditRequest]
     rewordings: dict[str, EditRequest]
     probes: dict[str, tuple[Probe, ...]]
+    labels: dict[str, str] = {}
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,6 +24,37 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     weights: str
 
 
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """What our own benchmark holds.
+
+    ``domains`` counts facts by split, ``splits`` relations; ``china`` counts facts whose
+    subject is specific to China; ``probes`` counts facts that have a kind of probe, by language; ``key_collisions`` counts facts that
+    share their text up to the subject, by order and language; ``lengths`` are mean tokens; ``same_length`` is the share of
+    new answers with as many tokens as the true one; ``checks`` are the counts that ``rows.CHECKS`` gives for any data set.
+    """
+
+    num_facts: int
+    num_relations: int
+    china: int
+    domains: dict[str, dict[str, int]]
+    splits: dict[str, int]
+    relations: dict[str, dict[str, int]]
+    probes: dict[str, dict[str, int]]
+    key_collisions: dict[str, dict[str, int]]
+    lengths: dict[str, dict[str, float]]
+    same_length: dict[str, float]
+    checks: dict[str, dict[str, int]]
+
+
+class BenchmarkAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """What `make audit` writes: our benchmark's stock, how many rows break each rule, and CLM-Bench's counts by the same checks."""
+
+    benchmark: Inventory
+    findings: dict[str, int]
+    clm_bench: dict[str, dict[str, int]]
+    clm_bench_facts: int
+
+
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A value and its 95 % interval; NaN where it is not defined, which JSON spells null and gives back as None."""
 
@@ -43,10 +74,22 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     after: str
 
 
+class GroupSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts that share a label: a few metrics and their floors by probe language, net transfer by other language."""
+
+    label: str
+    value: str
+    num_facts: int
+    metrics: dict[str, dict[str, Estimate]]
+    floor: dict[str, dict[str, Estimate]]
+    transfer: dict[str, dict[str, Estimate]]
+
+
 class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One edited model. ``metrics`` and ``floor`` are by probe language and metric; ``transfer`` by other language and metric.
 
-    ``trans`` is the paper's measure (the smallest over the largest reliability).
+    ``trans`` is the paper's measure (the smallest over the largest reliability). ``groups`` are facts that share a label,
+    where there are several of that label.
     """
 
     method: str
@@ -57,6 +100,7 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     floor: dict[str, dict[str, Estimate]]
     transfer: dict[str, dict[str, Estimate]]
     trans: Estimate
+    groups: tuple[GroupSummary, ...] = ()
     examples: tuple[Example, ...]
 
 

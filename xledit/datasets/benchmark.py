@@ -1,245 +1,207 @@
-"""Our own benchmark: tables that people edit, read into records. The format is described in data/benchmark/README.md."""
+"""Our own benchmark: checked tables to requests and probes. The tables' format is described in data/benchmark/README.md."""
 
-import csv
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from xledit.datasets.audit import check_rows
+from xledit.datasets.counterfactuals import by_subject, counterfactuals
 from xledit.datasets.selection import RULE, select
-from xledit.records import Audit, EditRequest, FactRecords, Probe
+from xledit.datasets.tables import Fact, Relation, Template, Wordings, read_tables
+from xledit.records import Audit, EditRequest, FactRecords, Kind, Probe
 
 Order = Literal["first", "last"]
-MIN_PARAPHRASES = 2
+Orders = Literal["first", "last", "both"]
+RULES = (
+    "a row that breaks a rule of the tables stops the run, with its file, line and rule",
+    "a fact whose subject is edited already in another relation is not edited: it is asked as that fact's near neighbour",
+    RULE,
+)
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a facts table. ``subjects``, ``objects`` and their ``aliases`` are by language."""
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of the benchmark a run takes; part of the ``data`` section of params.yaml.
 
-    fact_id: str
-    relation: str
-    place: str
-    subjects: dict[str, str]
-    objects: dict[str, str]
-    object_aliases: dict[str, tuple[str, ...]]
+    ``split``: settings are chosen on ``dev`` and reported on ``test``. ``order``: where the subject stands in the edited
+    prompt of both languages; ``both`` gives half of the facts each. ``world_knowledge`` takes facts without a Chinese
+    subject, too. ``probes``: at most so many of each kind per fact and language; 0 leaves a kind out.
+    """
 
+    split: Literal["dev", "test", "all"]
+    order: Orders
+    world_knowledge: bool
+    probes: dict[Kind, int]
 
-class Templates(msgspec.Struct, frozen=True, kw_only=True):
-    """The wordings of one relation in one language, each with ``{subject}`` once."""
-
-    first: str
-    last: str
-    paraphrases: tuple[str, ...]
+    def __post_init__(self) -> None:
+        for kind, number in self.probes.items():
+            if number < 0:
+                raise ValueError(f"probes.{kind} is {number}; it must be at least 0")
 
 
 def read(
-    folder: Path,
-    languages: Sequence[str],
-    *,
-    order: Order,
-    num_facts: int,
-    skip_facts: int,
-    num_neighbours: int,
-    seed: int,
+    folder: Path, languages: Sequence[str], params: Choice, *, num_facts: int, skip_facts: int, seed: int
 ) -> tuple[list[FactRecords], Audit]:
     """Return the records of ``num_facts`` facts, taken from the relations in turn, and the audit.
 
-    The counterfactual target is drawn from the other objects of the relation; locality asks the same question about
-    other subjects of it that are not edited in this run, those with the same true object before others.
-
-    Raises ValueError with file and line for a row that is not as the format says, and when facts are too few.
+    Raises ValueError with file, line and rule for rows that break one, and when facts are too few.
     """
-    templates = read_templates(folder / "relations.csv", languages)
-    facts = in_turn([read_facts(folder / "facts" / f"{relation}.csv", relation, languages) for relation in sorted(templates)])
-    check_unique(facts, languages)
-    # a fact needs neighbours to be built, and neighbours need to know what is edited: choose first, on the requests alone
-    bare = [
-        FactRecords(fact_id=fact.fact_id, requests=_requests(fact, facts, templates, order, seed), rewordings={}, probes={})
-        for fact in facts
+    relations = read_tables(folder, languages)
+    check_rows(relations)
+    writer = Writer(relations, params, seed)
+    wanted = [
+        [fact for fact in relation.facts if params.world_knowledge or fact.scope == "china"]
+        for relation in relations
+        if params.split in ("all", relation.split)
     ]
+    facts = one_per_subject(in_turn([sorted(table, key=writer.breadth, reverse=True) for table in wanted]))
+    # neighbours need to know what is edited: choose first, on the requests alone
+    bare = [FactRecords(fact_id=fact.fact_id, requests=writer.requests(fact), rewordings={}, probes={}) for fact in facts]
     chosen, dropped = select(bare, num_facts, skip_facts)
     edited = {fact.fact_id for fact in chosen}
-    by_id = {fact.fact_id: fact for fact in facts}
-    records = []
-    for fact in chosen:
-        neighbours = [other for other in facts if other.fact_id not in edited and other.relation == by_id[fact.fact_id].relation]
-        records.append(_records(by_id[fact.fact_id], fact.requests, neighbours, templates, order, num_neighbours, seed))
-    defects = {
-        "key_collisions": {"all": len(dropped)},
-        "fewer_neighbours_than_asked": {code: sum(_count_locality(fact, code) < num_neighbours for fact in records) for code in languages},
+    records = [writer.records(writer.facts[fact_id], edited) for fact_id in sorted(edited, key=[fact.fact_id for fact in facts].index)]
+    fewer = {
+        f"fewer_{kind}_probes_than_asked": {
+            code: sum(sum(probe.kind == kind for probe in fact.probes[code]) < asked for fact in records) for code in languages
+        }
+        for kind, asked in params.probes.items()
     }
-    rules = (RULE, "a row that breaks the format stops the run, with its file and line")
-    return records, Audit(source="benchmark", num_read=len(facts), num_selected=len(records), defects=defects, dropped=dropped, rules=rules)
-
-
-def read_templates(path: Path, languages: Sequence[str]) -> dict[str, dict[str, Templates]]:
-    """Return the wordings by relation and language. Raises ValueError with file and line, or with what is missing."""
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for line, row in read_rows(path, ("relation", "language", "form", "template")):
-        if row["form"] not in ("first", "last", "paraphrase"):
-            raise ValueError(f"{path}:{line}: form is {row['form']!r}; it must be first, last or paraphrase")
-        if row["template"].count("{subject}") != 1:
-            raise ValueError(f"{path}:{line}: the prompt {row['template']!r} must have {{subject}} exactly once")
-        if row["template"] != row["template"].strip():
-            raise ValueError(
-                f"{path}:{line}: the prompt {row['template']!r} begins or ends with a space; the language's joiner adds its own"
-            )
-        found.setdefault((row["relation"], row["language"]), {}).setdefault(row["form"], []).append(row["template"])
-    if not found:
-        raise ValueError(f"{path}: has no prompts")
-    templates: dict[str, dict[str, Templates]] = {}
-    for relation in dict.fromkeys(relation for relation, _code in found):
-        for code in languages:
-            forms = found.get((relation, code), {})
-            counts = {form: len(forms.get(form, [])) for form in ("first", "last", "paraphrase")}
-            if counts["first"] != 1 or counts["last"] != 1 or counts["paraphrase"] < MIN_PARAPHRASES:
-                raise ValueError(
-                    f"{path}: relation {relation!r}, language {code!r}: needs one first, one last and at least {MIN_PARAPHRASES} "
-                    f"paraphrase prompts, found {counts}"
-                )
-            templates.setdefault(relation, {})[code] = Templates(
-                first=forms["first"][0], last=forms["last"][0], paraphrases=tuple(forms["paraphrase"])
-            )
-    return templates
-
-
-def read_facts(path: Path, relation: str, languages: Sequence[str]) -> list[Fact]:
-    """Return the facts of one relation. Raises ValueError with file and line."""
-    columns = ("id", *(f"{role}_{code}" for code in languages for role in ("subject", "object")))
-    facts = []
-    for line, row in read_rows(path, columns):
-        fact = Fact(
-            fact_id=row["id"],
-            relation=relation,
-            place=f"{path}:{line}",
-            subjects={code: row[f"subject_{code}"] for code in languages},
-            objects={code: row[f"object_{code}"] for code in languages},
-            object_aliases={code: tuple(filter(None, (row.get(f"object_aliases_{code}") or "").split("|"))) for code in languages},
-        )
-        for name in columns:
-            if not row[name].strip():
-                raise ValueError(f"{fact.place}: {name} is empty")
-            if row[name] != row[name].strip():
-                raise ValueError(f"{fact.place}: {name} begins or ends with a space: {row[name]!r}")
-        facts.append(fact)
-    for fact in facts:
-        if not false_answers(fact, facts):
-            raise ValueError(f"{fact.place}: no other fact of {relation!r} has another object; a counterfactual target is drawn from those")
-    return facts
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and row of a CSV table. Raises ValueError with file and line for what is not one."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: not found; each relation of relations.csv has a table of its name in facts/") from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}:{line}: not UTF-8 ({error.reason}); save the table as UTF-8") from error
-    reader = csv.DictReader(text.splitlines(), strict=True)
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: {error}; close each quote") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ValueError(f"{path}:1: no column {missing[0]!r}; found: {', '.join(reader.fieldnames or ())}")
-    for line, row in rows:
-        if None in row or None in row.values():
-            raise ValueError(f"{path}:{line}: has another number of cells than the header; quote cells that hold a comma")
-        yield line, row
-
-
-def check_unique(facts: Sequence[Fact], languages: Sequence[str]) -> None:
-    """Raise ValueError with both places when an id or a subject occurs twice."""
-    seen: dict[tuple[str, str], str] = {}
-    for fact in facts:
-        for key in (("id", fact.fact_id), *((f"subject_{code}", fact.subjects[code]) for code in languages)):
-            if key in seen:
-                raise ValueError(f"{fact.place}: {key[0]} {key[1]!r} stands already at {seen[key]}")
-            seen[key] = fact.place
+    defects = {"key_collisions": {"all": len(dropped)}} | fewer
+    num_read = sum(map(len, wanted))
+    return records, Audit(source="benchmark", num_read=num_read, num_selected=len(records), defects=defects, dropped=dropped, rules=RULES)
 
 
 def in_turn(tables: Sequence[Sequence[Fact]]) -> list[Fact]:
     """Return one fact of each relation in turn, so that any first N cover the relations evenly."""
-    return [table[index] for index in range(max(map(len, tables))) for table in tables if index < len(table)]
+    return [table[index] for index in range(max(map(len, tables), default=0)) for table in tables if index < len(table)]
 
 
-def false_answers(fact: Fact, facts: Sequence[Fact]) -> list[dict[str, str]]:
-    """Return the objects of the fact's relation that are neither its own nor another name of it, each by language."""
-    true = {name for code in fact.objects for name in (fact.objects[code], *fact.object_aliases[code])}
-    others = {tuple(other.objects.values()): other for other in facts if other.relation == fact.relation}
-    return [
-        other.objects
-        for names, other in others.items()
-        if not true & {*names, *(alias for aliases in other.object_aliases.values() for alias in aliases)}
-    ]
+def one_per_subject(facts: Iterable[Fact]) -> list[Fact]:
+    """Return the facts without those whose subject an earlier one has."""
+    return list({fact.entity: fact for fact in reversed(list(facts))}.values())[::-1]
 
 
-def counterfactual(fact: Fact, facts: Sequence[Fact], seed: int) -> dict[str, str]:
-    """Return another object of the fact's relation, by language; the same draw for the same seed and fact."""
-    return random.Random(f"{seed} {fact.fact_id}").choice(false_answers(fact, facts))
+class Writer:
+    """Words facts as requests and probes: knows all tables, the targets drawn for them, and the run's settings."""
 
+    def __init__(self, relations: Sequence[Relation], params: Choice, seed: int) -> None:
+        self._params, self._seed = params, seed
+        self._relations = {relation.name: relation for relation in relations}
+        self.facts = {fact.fact_id: fact for relation in relations for fact in relation.facts}
+        self._by_subject = by_subject(relations)
+        self._targets = {
+            fact_id: target
+            for relation in relations
+            for fact_id, target in counterfactuals(relation, seed, self._followed(relation)).items()
+        }
+        self._same_subject: dict[tuple[str, ...], list[Fact]] = {}
+        for fact in self.facts.values():
+            self._same_subject.setdefault(fact.entity, []).append(fact)
+        self._orders: dict[str, Order] = {
+            fact.fact_id: _order(params.order, number + index)
+            for number, relation in enumerate(relations)
+            for index, fact in enumerate(relation.facts)
+        }
 
-def _worded(template: str, subject: str) -> tuple[str, tuple[int, int]]:
-    """Return the prompt and the span of its subject."""
-    start = template.index("{subject}")
-    return template.replace("{subject}", subject), (start, start + len(subject))
+    def breadth(self, fact: Fact) -> int:
+        """Return how many kinds of probes few facts have (near, portability) this one has: such facts are taken first."""
+        target = self._targets[fact.fact_id].answer
+        hops = self._followed(self._relations[fact.relation]).values()
+        return (len(self._same_subject[fact.entity]) > 1) + any({fact.answer, target} <= table.keys() for table in hops)
 
+    def requests(self, fact: Fact) -> dict[str, EditRequest]:
+        """Return the fact's request in each language."""
+        return {code: self._request(fact, code, self._in_order(fact, wording)) for code, wording in self._wordings(fact)}
 
-def _requests(
-    fact: Fact, facts: Sequence[Fact], templates: dict[str, dict[str, Templates]], order: Order, seed: int
-) -> dict[str, EditRequest]:
-    target = counterfactual(fact, facts, seed)
-    requests = {}
-    for code, wording in templates[fact.relation].items():
-        prompt, span = _worded(getattr(wording, order), fact.subjects[code])
-        for asked in (prompt, *(_worded(other, fact.subjects[code])[0] for other in (wording.first, wording.last, *wording.paraphrases))):
-            if fact.objects[code].casefold() in asked.casefold():
-                raise ValueError(f"{fact.place}: the answer {fact.objects[code]!r} stands in the prompt {asked!r}")
-        requests[code] = EditRequest(
-            fact_id=fact.fact_id, language=code, prompt=prompt, subject_span=span, target_new=target[code], target_true=fact.objects[code]
+    def records(self, fact: Fact, edited: set[str]) -> FactRecords:
+        """Return all records of a fact; its neighbours are facts that are not in ``edited``."""
+        relation = self._relations[fact.relation]
+        labels = {"relation": fact.relation, "domain": fact.domain, "split": relation.split, "order": self._orders[fact.fact_id]}
+        return FactRecords(
+            fact_id=fact.fact_id,
+            requests=self.requests(fact),
+            rewordings={code: self._request(fact, code, wording.paraphrases[0]) for code, wording in self._wordings(fact)},
+            probes={code: tuple(self._probes(fact, code, edited - {fact.fact_id})) for code in fact.subjects},
+            labels=labels,
         )
-    return requests
 
+    def _probes(self, fact: Fact, code: str, edited: set[str]) -> Iterator[Probe]:
+        wanted: dict[Kind, int] = {"efficacy": 1, **self._params.probes}
+        for kind, number in wanted.items():
+            fair = [row for row in self._asked(kind, fact, code, edited) if _fair(*row)]
+            for prompt, new, true in fair[:number]:
+                yield Probe(fact_id=fact.fact_id, language=code, kind=kind, prompt=prompt, target_new=new, target_true=true)
 
-def _records(
-    fact: Fact,
-    requests: dict[str, EditRequest],
-    neighbours: Sequence[Fact],
-    templates: dict[str, dict[str, Templates]],
-    order: Order,
-    num_neighbours: int,
-    seed: int,
-) -> FactRecords:
-    first = next(iter(requests))
-    draw = random.Random(f"{seed} neighbours {fact.fact_id}")
-    # CounterFact's neighbourhood: the same true object first; never one whose truth is what the edit writes
-    fitting = [other for other in neighbours if other.objects[first] != requests[first].target_new]
-    fitting.sort(key=lambda other: (other.objects[first] != fact.objects[first], draw.random()))
-    rewordings, probes = {}, {}
-    for code, request in requests.items():
-        wording = templates[fact.relation][code]
-        worded = [_worded(template, fact.subjects[code]) for template in wording.paraphrases]
-        rewordings[code] = msgspec.structs.replace(request, prompt=worded[0][0], subject_span=worded[0][1])
-        answers = {"fact_id": fact.fact_id, "language": code, "target_new": request.target_new, "target_true": request.target_true}
-        probes[code] = (
-            Probe(kind="efficacy", prompt=request.prompt, **answers),
-            *(Probe(kind="paraphrase", prompt=prompt, **answers) for prompt, _span in worded[1:]),
-            *(
-                Probe(
-                    kind="locality",
-                    prompt=_worded(getattr(wording, order), other.subjects[code])[0],
-                    **answers | {"target_true": other.objects[code]},
-                )
-                for other in fitting[:num_neighbours]
-            ),
+    def _asked(self, kind: Kind, fact: Fact, code: str, edited: set[str]) -> list[tuple[str, str, str]]:
+        """Return prompt, new answer and true answer of all probes of one kind that can be asked."""
+        wording, target = self._relations[fact.relation].wordings[code], self._targets[fact.fact_id]
+        main, subject, answers = self._in_order(fact, wording), fact.subjects[code], (target.objects[code], fact.objects[code])
+        match kind:
+            case "efficacy":
+                return [(main.worded(subject)[0], *answers)]
+            case "paraphrase":  # the first one is the rewording, which gets edit vectors of its own
+                return [(template.worded(subject)[0], *answers) for template in wording.paraphrases[1:]]
+            case "alias":
+                return [(main.worded(alias)[0], *answers) for alias in fact.subject_aliases[code]]
+            case "translated":  # from the English prompt with the subject in the same place
+                chosen = wording.translated[:1] if main is wording.first else wording.translated[1:]
+                return [(template.worded(subject)[0], *answers) for template in chosen]
+            case "portability":
+                tables = [(template, self._by_subject.get(hop, {})) for hop, template in wording.portability.items()]
+                return [
+                    (template.worded(subject)[0], table[target.answer].objects[code], table[fact.answer].objects[code])
+                    for template, table in tables
+                    if {target.answer, fact.answer} <= table.keys()
+                ]
+            case _:
+                prompts = [
+                    (self._in_order(fact, self._relations[other.relation].wordings[code]).worded(other.subjects[code])[0], other)
+                    for other in self._others(kind, fact, edited)
+                ]
+                return [(prompt, answers[0], other.objects[code]) for prompt, other in prompts]
+
+    def _others(self, kind: Kind, fact: Fact, edited: set[str]) -> list[Fact]:
+        """Return facts that the edit should leave alone, in the order in which they are asked about.
+
+        ``locality``: other subjects of the relation, those with the same true object first (CounterFact's neighbours);
+        ``near``: the same subject in another relation; ``far``: another domain.
+        """
+        draw = random.Random(f"{self._seed} {kind} {fact.fact_id}")
+        if kind == "near":
+            found = [other for other in self._same_subject[fact.entity] if other.relation != fact.relation]
+        elif kind == "locality":
+            found = [other for other in self._relations[fact.relation].facts if other.entity != fact.entity]
+        else:
+            relation = draw.choice(sorted(name for name, known in self._relations.items() if known.facts[0].domain != fact.domain))
+            found = [other for other in self._relations[relation].facts if other.domain != fact.domain and other.entity != fact.entity]
+        found = [other for other in found if other.fact_id not in edited]
+        return sorted(found, key=lambda other: (kind == "locality" and other.answer != fact.answer, draw.random()))
+
+    def _in_order(self, fact: Fact, wording: Wordings) -> Template:
+        """Return the main prompt with the subject where the fact's edited prompt has it."""
+        return wording.first if self._orders[fact.fact_id] == "first" else wording.last
+
+    def _request(self, fact: Fact, code: str, template: Template) -> EditRequest:
+        prompt, span = template.worded(fact.subjects[code])
+        target = self._targets[fact.fact_id].objects[code]
+        return EditRequest(
+            fact_id=fact.fact_id, language=code, prompt=prompt, subject_span=span, target_new=target, target_true=fact.objects[code]
         )
-    return FactRecords(fact_id=fact.fact_id, requests=requests, rewordings=rewordings, probes=probes)
+
+    def _wordings(self, fact: Fact) -> Iterable[tuple[str, Wordings]]:
+        return self._relations[fact.relation].wordings.items()
+
+    def _followed(self, relation: Relation) -> Mapping[str, Mapping[tuple[str, ...], Fact]]:
+        hops = {hop for wording in relation.wordings.values() for hop in wording.portability}
+        return {hop: self._by_subject[hop] for hop in sorted(hops) if hop in self._by_subject}
 
 
-def _count_locality(fact: FactRecords, code: str) -> int:
-    return sum(probe.kind == "locality" for probe in fact.probes[code])
+def _order(orders: Orders, number: int) -> Order:
+    return orders if orders != "both" else ("first", "last")[number % 2]
+
+
+def _fair(prompt: str, new: str, true: str) -> bool:
+    """Return whether a probe tells two answers apart and gives neither away."""
+    return new != true and not any(answer.casefold() in prompt.casefold() for answer in (new, true))

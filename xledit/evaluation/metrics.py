@@ -77,9 +77,19 @@ METRICS: dict[str, tuple[Kind, Callable[[Score, Score], float]]] = {
     "paraphrase_sum": ("paraphrase", new_ahead_by_sum),
     "generality": ("paraphrase", token_accuracy),
     "paraphrase_exact": ("paraphrase", exact_forced),
+    "translated": ("translated", new_ahead),
+    "translated_exact": ("translated", exact_forced),
+    "alias": ("alias", new_ahead),
+    "alias_exact": ("alias", exact_forced),
+    "portability": ("portability", new_ahead),
+    "portability_tokens": ("portability", token_accuracy),
     "locality": ("locality", true_ahead),
     "locality_sum": ("locality", true_ahead_by_sum),
     "locality_tokens": ("locality", tokens_unchanged),
+    "near": ("near", true_ahead),
+    "near_tokens": ("near", tokens_unchanged),
+    "far": ("far", true_ahead),
+    "far_tokens": ("far", tokens_unchanged),
 }
 SCORE_PARTS = ("efficacy", "paraphrase", "locality")
 

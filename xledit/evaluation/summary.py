@@ -1,7 +1,7 @@
 """Scores of one edited model to its summary: every metric beside its floor, transfer, and examples."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -9,10 +9,15 @@ import numpy as np
 from xledit.evaluation.intervals import bootstrap
 from xledit.evaluation.metrics import METRICS, SCORE_PARTS, PerFact, harmonic, net_transfer, per_fact, trans
 from xledit.records import Score
-from xledit.results import CellSummary, Estimate, Example
+from xledit.results import CellSummary, Estimate, Example, GroupSummary
 
 # what is said to cross or not: preference, the paper's token accuracy, and saying the answer freely
 TRANSFER_METRICS = ("efficacy", "reliability", "exact")
+# labels of facts by which results are given apart, and the metrics that are
+GROUPED_BY = ("split", "order")
+GROUP_METRICS = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
+
+PerMetric = dict[str, PerFact]
 
 
 class SummaryParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,10 +33,14 @@ def summarise(
     edit_languages: Sequence[str],
     after: Sequence[Score],
     before: Sequence[Score],
+    labels: Mapping[str, Mapping[str, str]],
     params: SummaryParams,
     seed: int,
 ) -> CellSummary:
-    """Return the summary of one edited model from its scores and the unedited model's, on the same probes."""
+    """Return the summary of one edited model from its scores and the unedited model's, on the same probes.
+
+    ``labels`` are by fact id; facts that share one are summarised apart, too.
+    """
     fact_ids = list(dict.fromkeys(score.fact_id for score in after))
     languages = list(dict.fromkeys(score.language for score in after))
     pairs = {code: [pair for pair in zip(after, before, strict=True) if pair[0].language == code] for code in languages}
@@ -39,33 +48,72 @@ def summarise(
     floors = {code: _per_metric([(was, was) for _score, was in found], fact_ids) for code, found in pairs.items()}
     estimate = functools.partial(bootstrap, resamples=params.resamples, seed=seed)
 
-    def table(of: dict[str, dict[str, PerFact]]) -> dict[str, dict[str, Estimate]]:
+    def table(of: dict[str, PerMetric], names: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+        return {code: {name: estimate(_mean, metrics[name]) for name in names} for code, metrics in of.items()}
+
+    def scores(of: dict[str, PerMetric]) -> dict[str, dict[str, Estimate]]:
+        return {code: {"score": estimate(_harmonic_of_means, *(metrics[name] for name in SCORE_PARTS))} for code, metrics in of.items()}
+
+    def transfer(values: dict[str, PerMetric], floors: dict[str, PerMetric]) -> dict[str, dict[str, Estimate]]:
+        own = edit_languages[0]
         return {
-            code: {name: estimate(_mean, sample) for name, sample in metrics.items()}
-            | {"score": estimate(_harmonic_of_means, *(metrics[name] for name in SCORE_PARTS))}
-            for code, metrics in of.items()
+            other: {
+                name: estimate(net_transfer, values[own][name], floors[own][name], values[other][name], floors[other][name])
+                for name in TRANSFER_METRICS
+            }
+            # other subjects asked for the edit's new answer: what any edit of the relation would move
+            | {
+                "control": estimate(
+                    net_transfer,
+                    values[own]["efficacy"],
+                    floors[own]["efficacy"],
+                    1 - values[other]["locality"],
+                    1 - floors[other]["locality"],
+                )
+            }
+            for other in languages
+            if other not in edit_languages
         }
 
+    def group(label: str, value: str) -> GroupSummary:
+        chosen = np.array([labels.get(fact_id, {}).get(label) == value for fact_id in fact_ids])
+        some, some_floors = _subset(values, chosen), _subset(floors, chosen)
+        return GroupSummary(
+            label=label,
+            value=value,
+            num_facts=int(chosen.sum()),
+            metrics=table(some, GROUP_METRICS),
+            floor=table(some_floors, GROUP_METRICS),
+            transfer=transfer(some, some_floors),
+        )
+
     reliabilities = [values[code]["reliability"] for code in languages]
-    own = edit_languages[0]
-    others = [code for code in languages if code not in edit_languages]
     return CellSummary(
         method=method,
         edit=edit,
         edit_languages=tuple(edit_languages),
         num_facts=len(fact_ids),
-        metrics=table(values),
-        floor=table(floors),
-        transfer={
-            other: {
-                name: estimate(net_transfer, values[own][name], floors[own][name], values[other][name], floors[other][name])
-                for name in TRANSFER_METRICS
-            }
-            for other in others
-        },
+        metrics=_merged(table(values, tuple(METRICS)), scores(values)),
+        floor=_merged(table(floors, tuple(METRICS)), scores(floors)),
+        transfer=transfer(values, floors),
         trans=estimate(lambda *samples: trans(min(map(_mean, samples)), max(map(_mean, samples))), *reliabilities),
+        groups=tuple(group(label, value) for label, value in _label_values(labels, fact_ids)),
         examples=tuple(_examples(pairs, params.examples)),
     )
+
+
+def _label_values(labels: Mapping[str, Mapping[str, str]], fact_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each label's values, for labels of which the facts have several."""
+    found = {label: sorted({labels[fact_id][label] for fact_id in fact_ids if label in labels.get(fact_id, {})}) for label in GROUPED_BY}
+    return [(label, value) for label, values in found.items() if len(values) > 1 for value in values]
+
+
+def _subset(of: dict[str, PerMetric], chosen: np.ndarray) -> dict[str, PerMetric]:
+    return {code: {name: sample[chosen] for name, sample in metrics.items()} for code, metrics in of.items()}
+
+
+def _merged(*tables: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, Estimate]]:
+    return {code: {name: found for table in tables for name, found in table[code].items()} for code in tables[0]}
 
 
 def _per_metric(pairs: Sequence[tuple[Score, Score]], fact_ids: Sequence[str]) -> dict[str, PerFact]:

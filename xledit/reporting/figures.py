@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -168,6 +168,27 @@ def update_cosines(updates: Sequence[UpdateGeometry]) -> str:
         axes.grid(visible=False)
         axes.set_xlabel(f"cosine of the two updates, one mark per layer ({layers[0]} to {layers[-1]})")
         axes.tick_params(length=0)
+        return _svg(figure)
+
+
+def domains(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return a bar per domain: its facts, by split."""
+    splits = sorted({split for found in counts.values() for split in found})
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.7 + 0.24 * len(counts)), layout="constrained")
+        axes = figure.subplots()
+        start = [0] * len(counts)
+        for number, split in enumerate(splits):
+            values = [found.get(split, 0) for found in counts.values()]
+            axes.barh(range(len(counts)), values, left=start, color=SERIES[number], height=0.7, label=split)
+            start = [before + value for before, value in zip(start, values, strict=True)]
+        axes.set_yticks(range(len(counts)), [domain.replace("_", " ") for domain in counts])
+        axes.set_ylim(len(counts) - 0.5, -0.5)
+        axes.set_xlabel("facts")
+        axes.tick_params(length=0)
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=len(splits))
         return _svg(figure)
 
 

@@ -13,11 +13,22 @@ MEASURES = {
     "paraphrase_sum": "The same by whole answers.",
     "generality": "Reliability on other wordings of the question, as arXiv 2601.17397 has it.",
     "paraphrase_exact": "exact_forced on other wordings of the question.",
-    "locality": "Share of unrelated questions (other subjects, same relation) whose true answer stays likelier than the edit's new one. "
-    "CounterFact's NS. High is good; compare with its floor.",
+    "translated": "Efficacy on a wording rendered literally from English (Chinese only): what translationese costs, beside *paraphrase*.",
+    "translated_exact": "exact_forced on that wording.",
+    "alias": "Efficacy when the subject goes by another of its names.",
+    "alias_exact": "exact_forced by another name.",
+    "portability": "Efficacy one step further: asked for what follows from the fact (the province of the city), the consequence of the "
+    "new answer is likelier than that of the true one.",
+    "portability_tokens": "Reliability one step further.",
+    "locality": "Share of neighbouring questions (other subjects, same relation; CLM-Bench: unrelated ones) whose true answer stays "
+    "likelier than the edit's new one. CounterFact's NS. High is good; compare with its floor.",
     "locality_sum": "The same by whole answers.",
     "locality_tokens": "Share of the first-choice tokens along an unrelated true answer that the edit left as they were. The locality of "
     "arXiv 2601.17397; 1 on the unedited model by definition.",
+    "near": "Share of questions about the same subject in another relation whose true answer stays likelier than the edit's new one.",
+    "near_tokens": "locality_tokens of those questions.",
+    "far": "The same for questions from another domain: subject and relation both differ.",
+    "far_tokens": "locality_tokens of those questions.",
     "score": "Harmonic mean of efficacy, paraphrase and locality. CounterFact's S.",
 }
 
@@ -28,6 +39,8 @@ OTHERS = {
     "net transfer": "Gain over the floor in the language that was not edited, divided by the gain over the floor in the edited one. "
     "0: the edit stays in its language. 1: it arrives whole. Negative: it pushes the other language away. Not defined where the edit "
     "gains nothing in its own language.",
+    "control (of net transfer)": "The same ratio for neighbours: in the other language, how much likelier the edit's new answer became for "
+    "*other* subjects of the relation. Net transfer means that the fact crossed only where it stands above this.",
     "trans": "The cross-lingual measure of arXiv 2601.17397: the smaller of the languages' reliabilities over the larger. It knows neither "
     "which language was edited nor the floor, so a ruined model can score near 1; it stands here to set that paper's tables beside ours.",
     "key, value, value change": "A memory maps a key (the activation at the subject's last token) to a value. The value change is v* minus "

@@ -12,10 +12,11 @@ from xledit.languages import LANGUAGES
 from xledit.records import Audit
 from xledit.reporting import figures, sentences, tables
 from xledit.reporting.glossary import MEASURES, OTHERS
-from xledit.results import CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
+from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
 
 TEMPLATE = "report.html.j2"
 NUM_EXAMPLES = 6
+SHOWN_TRANSFERS = ("efficacy", "control", "exact")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     settings: Mapping[str, object]
     model: ModelManifest
     audit: Audit
+    benchmark: BenchmarkAudit
     tokens: Mapping[str, Mapping[str, int]]
     cells: Sequence[CellSummary]
     vectors: Sequence[VectorGeometry]
@@ -50,6 +52,7 @@ def render(run: Run) -> str:
         nan=tables.NAN,
         by_method={method: [cell for cell in run.cells if cell.method == method] for method in run.methods},
         headline=tables.HEADLINE,
+        shown_transfers=SHOWN_TRANSFERS,
         objects={what: text for what, text in sentences.WHAT.items() if any(row.what == what for row in run.vectors)},
         figures=_figures(run),
         sentences=sentences,
@@ -72,6 +75,8 @@ def _figures(run: Run) -> dict[str, Markup]:
     for what in dict.fromkeys(row.what for row in run.vectors):
         label = f"{what}: centred cosine by layer beside the nulls; the table below has the numbers"
         found[f"cosines-{what}"] = figures.inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
+    label = "facts by domain and split; the README of the benchmark and reports/audit.json have the numbers"
+    found["domains"] = figures.inline(figures.domains(run.benchmark.benchmark.domains), "domains", label)
     return {name: Markup(svg) for name, svg in found.items()}
 
 

@@ -9,7 +9,7 @@ from xledit.reporting.glossary import MEASURES
 from xledit.results import CellSummary, Estimate, Likeness, UpdateGeometry, VectorGeometry
 
 HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
-TRANSFER = ("efficacy", "reliability", "exact")
+TRANSFER = ("efficacy", "control", "reliability", "exact")
 DECIMALS = 4
 NAN = float("nan")
 
@@ -32,6 +32,14 @@ class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     crosses: bool
     measured: dict[str, Measured]
     transfer: dict[str, Measured]
+
+
+class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of one label of one edited model, asked in one language."""
+
+    group: str
+    num_facts: int
+    row: MatrixRow
 
 
 class PaperRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +86,19 @@ def matrix(cells: Sequence[CellSummary]) -> list[MatrixRow]:
         for cell in cells
         for probe, metrics in _probes(cell)
     ]
+
+
+def group_rows(cells: Sequence[CellSummary]) -> list[GroupRow]:
+    """Return the rows of facts that share a label, label by label, each with the rows of ``matrix``."""
+    labels = list(dict.fromkeys((found.label, found.value) for cell in cells for found in cell.groups))
+    rows = []
+    for label, value in labels:
+        for cell in cells:
+            for found in cell.groups:
+                if (found.label, found.value) == (label, value):
+                    alike = msgspec.structs.replace(cell, metrics=found.metrics, floor=found.floor, transfer=found.transfer)
+                    rows += [GroupRow(group=f"{label}: {value}", num_facts=found.num_facts, row=row) for row in matrix([alike])]
+    return rows
 
 
 def paper_rows(cells: Sequence[CellSummary]) -> list[PaperRow]:
