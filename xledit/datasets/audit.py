@@ -265,6 +265,16 @@ def one_subject_one_translation(relations: Sequence[Relation]) -> Found:
                 yield fact.place, f"{fact.entity} is {other.entity} at {other.place}"
 
 
+def one_fact_one_relation(relations: Sequence[Relation]) -> Found:
+    """No two relations say the same of a subject: asked as a near probe, it would count a right edit as a fault."""
+    known: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+    for fact in _facts(relations):
+        pair = fact.entity, fact.answer
+        if pair in known:
+            yield fact.place, f"{fact.entity}: {fact.answer} stands already at {known[pair]}"
+        known[pair] = fact.place
+
+
 def near_duplicates(relations: Sequence[Relation]) -> Found:
     """No two subjects of a relation are near-duplicates in every language."""
     for relation in relations:
@@ -296,6 +306,7 @@ SET_RULES: dict[str, Rule] = {
         no_leak,
         subjects_are_varied,
         one_subject_one_translation,
+        one_fact_one_relation,
         near_duplicates,
     )
 }

@@ -56,12 +56,15 @@ def read(
         for relation in relations
         if params.split in ("all", relation.split)
     ]
-    facts = one_per_subject(in_turn([sorted(table, key=writer.breadth, reverse=True) for table in wanted]))
+    facts = list(in_turn([sorted(table, key=writer.breadth, reverse=True) for table in wanted]))
+    orders = alternate(facts, params.order)
     # neighbours need to know what is edited: choose first, on the requests alone
-    bare = [FactRecords(fact_id=fact.fact_id, requests=writer.requests(fact), rewordings={}, probes={}) for fact in facts]
+    bare = [
+        FactRecords(fact_id=fact.fact_id, requests=writer.requests(fact, orders[fact.fact_id]), rewordings={}, probes={}) for fact in facts
+    ]
     chosen, dropped = select(bare, num_facts, skip_facts)
     edited = {fact.fact_id for fact in chosen}
-    records = [writer.records(writer.facts[fact_id], edited) for fact_id in sorted(edited, key=[fact.fact_id for fact in facts].index)]
+    records = [writer.records(fact, orders[fact.fact_id], edited) for fact in facts if fact.fact_id in edited]
     fewer = {
         f"fewer_{kind}_probes_than_asked": {
             code: sum(sum(probe.kind == kind for probe in fact.probes[code]) < asked for fact in records) for code in languages
@@ -73,14 +76,31 @@ def read(
     return records, Audit(source="benchmark", num_read=num_read, num_selected=len(records), defects=defects, dropped=dropped, rules=RULES)
 
 
-def in_turn(tables: Sequence[Sequence[Fact]]) -> list[Fact]:
-    """Return one fact of each relation in turn, so that any first N cover the relations evenly."""
-    return [table[index] for index in range(max(map(len, tables), default=0)) for table in tables if index < len(table)]
+def in_turn(tables: Sequence[Sequence[Fact]]) -> Iterator[Fact]:
+    """Yield one fact of each table in turn, so that any first N cover the tables evenly; none whose subject has been yielded."""
+    waiting, taken = [iter(table) for table in tables], set[tuple[str, ...]]()
+    while waiting:
+        for facts in list(waiting):
+            fact = next((fact for fact in facts if fact.entity not in taken), None)
+            if fact is None:
+                waiting.remove(facts)
+            else:
+                taken.add(fact.entity)
+                yield fact
 
 
-def one_per_subject(facts: Iterable[Fact]) -> list[Fact]:
-    """Return the facts without those whose subject an earlier one has."""
-    return list({fact.entity: fact for fact in reversed(list(facts))}.values())[::-1]
+def alternate(facts: Iterable[Fact], orders: Orders) -> dict[str, Order]:
+    """Return each fact's order by id: the one asked for, or both in turn within each relation, every other relation from the second on."""
+    if orders != "both":
+        return {fact.fact_id: orders for fact in facts}
+    places: dict[str, int] = {}
+    found: dict[str, Order] = {}
+    for fact in facts:
+        # the next relation begins with the other order
+        places.setdefault(fact.relation, len(places))
+        found[fact.fact_id] = ("first", "last")[places[fact.relation] % 2]
+        places[fact.relation] += 1
+    return found
 
 
 class Writer:
@@ -99,11 +119,6 @@ class Writer:
         self._same_subject: dict[tuple[str, ...], list[Fact]] = {}
         for fact in self.facts.values():
             self._same_subject.setdefault(fact.entity, []).append(fact)
-        self._orders: dict[str, Order] = {
-            fact.fact_id: _order(params.order, number + index)
-            for number, relation in enumerate(relations)
-            for index, fact in enumerate(relation.facts)
-        }
 
     def breadth(self, fact: Fact) -> int:
         """Return how many kinds of probes few facts have (near, portability) this one has: such facts are taken first."""
@@ -111,33 +126,33 @@ class Writer:
         hops = self._followed(self._relations[fact.relation]).values()
         return (len(self._same_subject[fact.entity]) > 1) + any({fact.answer, target} <= table.keys() for table in hops)
 
-    def requests(self, fact: Fact) -> dict[str, EditRequest]:
+    def requests(self, fact: Fact, order: Order) -> dict[str, EditRequest]:
         """Return the fact's request in each language."""
-        return {code: self._request(fact, code, self._in_order(fact, wording)) for code, wording in self._wordings(fact)}
+        return {code: self._request(fact, code, wording.in_order(order)) for code, wording in self._wordings(fact)}
 
-    def records(self, fact: Fact, edited: set[str]) -> FactRecords:
+    def records(self, fact: Fact, order: Order, edited: set[str]) -> FactRecords:
         """Return all records of a fact; its neighbours are facts that are not in ``edited``."""
         relation = self._relations[fact.relation]
-        labels = {"relation": fact.relation, "domain": fact.domain, "split": relation.split, "order": self._orders[fact.fact_id]}
+        labels = {"relation": fact.relation, "domain": fact.domain, "split": relation.split, "order": order}
         return FactRecords(
             fact_id=fact.fact_id,
-            requests=self.requests(fact),
+            requests=self.requests(fact, order),
             rewordings={code: self._request(fact, code, wording.paraphrases[0]) for code, wording in self._wordings(fact)},
-            probes={code: tuple(self._probes(fact, code, edited - {fact.fact_id})) for code in fact.subjects},
+            probes={code: tuple(self._probes(fact, order, code, edited - {fact.fact_id})) for code in fact.subjects},
             labels=labels,
         )
 
-    def _probes(self, fact: Fact, code: str, edited: set[str]) -> Iterator[Probe]:
+    def _probes(self, fact: Fact, order: Order, code: str, edited: set[str]) -> Iterator[Probe]:
         wanted: dict[Kind, int] = {"efficacy": 1, **self._params.probes}
         for kind, number in wanted.items():
-            fair = [row for row in self._asked(kind, fact, code, edited) if _fair(*row)]
+            fair = [row for row in self._asked(kind, fact, order, code, edited) if _fair(*row)]
             for prompt, new, true in fair[:number]:
                 yield Probe(fact_id=fact.fact_id, language=code, kind=kind, prompt=prompt, target_new=new, target_true=true)
 
-    def _asked(self, kind: Kind, fact: Fact, code: str, edited: set[str]) -> list[tuple[str, str, str]]:
+    def _asked(self, kind: Kind, fact: Fact, order: Order, code: str, edited: set[str]) -> list[tuple[str, str, str]]:
         """Return prompt, new answer and true answer of all probes of one kind that can be asked."""
         wording, target = self._relations[fact.relation].wordings[code], self._targets[fact.fact_id]
-        main, subject, answers = self._in_order(fact, wording), fact.subjects[code], (target.objects[code], fact.objects[code])
+        main, subject, answers = wording.in_order(order), fact.subjects[code], (target.objects[code], fact.objects[code])
         match kind:
             case "efficacy":
                 return [(main.worded(subject)[0], *answers)]
@@ -156,13 +171,14 @@ class Writer:
                     if {target.answer, fact.answer} <= table.keys()
                 ]
             case _:
-                prompts = [
-                    (self._in_order(fact, self._relations[other.relation].wordings[code]).worded(other.subjects[code])[0], other)
-                    for other in self._others(kind, fact, edited)
-                ]
-                return [(prompt, answers[0], other.objects[code]) for prompt, other in prompts]
+                return [self._ask_other(fact, other, order, code) for other in self._others(kind, fact, order, edited)]
 
-    def _others(self, kind: Kind, fact: Fact, edited: set[str]) -> list[Fact]:
+    def _ask_other(self, fact: Fact, other: Fact, order: Order, code: str) -> tuple[str, str, str]:
+        """Return the question about another fact, in the order of the edited one, with the edit's new answer and its own."""
+        template = self._relations[other.relation].wordings[code].in_order(order)
+        return template.worded(other.subjects[code])[0], self._targets[fact.fact_id].objects[code], other.objects[code]
+
+    def _others(self, kind: Kind, fact: Fact, order: Order, edited: set[str]) -> list[Fact]:
         """Return facts that the edit should leave alone, in the order in which they are asked about.
 
         ``locality``: other subjects of the relation, those with the same true object first (CounterFact's neighbours);
@@ -170,18 +186,20 @@ class Writer:
         """
         draw = random.Random(f"{self._seed} {kind} {fact.fact_id}")
         if kind == "near":
-            found = [other for other in self._same_subject[fact.entity] if other.relation != fact.relation]
+            tied = (fact.relation, *self._relations[fact.relation].tied_to)
+            found = [other for other in self._same_subject[fact.entity] if other.relation not in tied]
         elif kind == "locality":
             found = [other for other in self._relations[fact.relation].facts if other.entity != fact.entity]
         else:
             relation = draw.choice(sorted(name for name, known in self._relations.items() if known.facts[0].domain != fact.domain))
             found = [other for other in self._relations[relation].facts if other.domain != fact.domain and other.entity != fact.entity]
-        found = [other for other in found if other.fact_id not in edited]
+        found = [
+            other
+            for other in found
+            # fair in every language, so that the languages are asked the same questions
+            if other.fact_id not in edited and all(_fair(*self._ask_other(fact, other, order, code)) for code in fact.subjects)
+        ]
         return sorted(found, key=lambda other: (kind == "locality" and other.answer != fact.answer, draw.random()))
-
-    def _in_order(self, fact: Fact, wording: Wordings) -> Template:
-        """Return the main prompt with the subject where the fact's edited prompt has it."""
-        return wording.first if self._orders[fact.fact_id] == "first" else wording.last
 
     def _request(self, fact: Fact, code: str, template: Template) -> EditRequest:
         prompt, span = template.worded(fact.subjects[code])
@@ -196,10 +214,6 @@ class Writer:
     def _followed(self, relation: Relation) -> Mapping[str, Mapping[tuple[str, ...], Fact]]:
         hops = {hop for wording in relation.wordings.values() for hop in wording.portability}
         return {hop: self._by_subject[hop] for hop in sorted(hops) if hop in self._by_subject}
-
-
-def _order(orders: Orders, number: int) -> Order:
-    return orders if orders != "both" else ("first", "last")[number % 2]
 
 
 def _fair(prompt: str, new: str, true: str) -> bool:

@@ -1,11 +1,12 @@
 """Our facts in the layouts of other tools, so that their numbers can stand beside ours: pure functions, records in and rows out.
 
-CLM-Bench's three files: the keys of the released ones (arXiv 2601.17397), which EasyEdit's scripts for them read. CounterFact's rows serve two
-tools as they are: memit reads ``requested_rewrite`` and the lists of prompts (dsets/counterfact.py, experiments/evaluate.py), EasyEdit reads the
-flat keys of its ``counterfact-edit.json`` (dataset/counterfact.py, editors/utils.py).
+CLM-Bench's three files (arXiv 2601.17397) have the keys of the released ones. CounterFact's rows serve two tools as they
+are: memit reads ``requested_rewrite`` and the lists of prompts (dsets/counterfact.py, experiments/evaluate.py), EasyEdit
+the flat keys of its ``counterfact-edit.json`` (dataset/counterfact.py, editors/utils.py).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from xledit.datasets.clm_bench import FILE_OF
 from xledit.records import EditRequest, FactRecords, Kind
@@ -28,7 +29,7 @@ def clm_rows(facts: Sequence[FactRecords]) -> dict[str, list[dict[str, str | int
     return {FILE_OF["zh"]: rows["zh"], FILE_OF["en"]: prefixed, MERGED: merged}
 
 
-def counterfact_rows(facts: Sequence[FactRecords], language: str) -> list[dict[str, object]]:
+def counterfact_rows(facts: Sequence[FactRecords], language: str) -> list[dict[str, Any]]:
     """Return CounterFact's rows in one language, with EasyEdit's flat keys beside memit's.
 
     ``case_id`` is the fact's place, from 0 (memit calculates with it). ``neighborhood_prompts`` has only the questions
@@ -61,7 +62,7 @@ def _clm_row(fact: FactRecords, code: str, number: int) -> dict[str, str | int]:
     }
 
 
-def _counterfact_row(fact: FactRecords, code: str, number: int) -> dict[str, object]:
+def _counterfact_row(fact: FactRecords, code: str, number: int) -> dict[str, Any]:
     request, paraphrases, questions = _request(fact, code), _paraphrases(fact, code), _asked(fact, code, "locality")
     start, end = request.subject_span
     first, answer = questions[0] if questions else (None, None)

@@ -101,6 +101,10 @@ class Wordings(msgspec.Struct, frozen=True, kw_only=True):
     translated: tuple[Template, ...]
     portability: dict[str, Template]
 
+    def in_order(self, order: Literal["first", "last"]) -> Template:
+        """Return the main prompt with the subject in that place."""
+        return self.first if order == "first" else self.last
+
     @property
     def native(self) -> tuple[Template, ...]:
         """All wordings that ask for the object as a native speaker would."""
@@ -108,10 +112,15 @@ class Wordings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Relation(msgspec.Struct, frozen=True, kw_only=True):
-    """A function from subjects to objects: its split, its wordings by language, its facts. ``place`` is file and line."""
+    """A function from subjects to objects: its split, its wordings by language, its facts. ``place`` is file and line.
+
+    ``tied_to`` are relations whose answer all but follows from this one's (a dish's cuisine from its city), so that they are no
+    test of what an edit should leave alone.
+    """
 
     name: str
     split: Split
+    tied_to: tuple[str, ...]
     place: str
     wordings: dict[str, Wordings]
     facts: tuple[Fact, ...]
@@ -126,13 +135,15 @@ def read_tables(folder: Path, languages: Sequence[str]) -> list[Relation]:
     if unknown:
         raise ValueError(f"unknown language {unknown[0]!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.py")
     splits: dict[str, tuple[Split, str]] = {}
-    for line, row in read_rows(folder / "relations.csv", ("relation", "split")):
+    ties: dict[str, tuple[str, ...]] = {}
+    for line, row in read_rows(folder / "relations.csv", ("relation", "split", "tied_to")):
         place = f"{folder / 'relations.csv'}:{line}"
         if row["split"] not in get_args(Split):
             raise ValueError(f"{place}: split is {row['split']!r}; it must be one of {', '.join(get_args(Split))}")
         if row["relation"] in splits:
             raise ValueError(f"{place}: relation {row['relation']!r} stands already at {splits[row['relation']][1]}")
         splits[row["relation"]] = row["split"], place  # pyright: ignore[reportArgumentType]
+        ties[row["relation"]] = _split(row["tied_to"])
     prompts = _read_prompts(folder / "prompts.csv", splits)
     relations = []
     for name in sorted(splits):
@@ -142,7 +153,8 @@ def read_tables(folder: Path, languages: Sequence[str]) -> list[Relation]:
             continue
         wordings = {code: _wordings(folder / "prompts.csv", name, code, prompts[name, code]) for code in languages}
         facts = tuple(_read_facts(folder / "facts" / f"{name}.csv", name, languages))
-        relations.append(Relation(name=name, split=splits[name][0], place=splits[name][1], wordings=wordings, facts=facts))
+        split, place = splits[name]
+        relations.append(Relation(name=name, split=split, tied_to=ties[name], place=place, wordings=wordings, facts=facts))
     if not relations:
         raise ValueError(f"{folder / 'prompts.csv'}: no relation has prompts in all of: {', '.join(languages)}")
     return relations

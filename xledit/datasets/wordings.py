@@ -18,7 +18,7 @@ RULES = (
     "all paraphrases are asked; the first that has the subject (in any case) and differs from the prompt is the rewording",
     "a question about something else or about what follows is left out when it or its answer is blank; one about something else also when "
     "its answer is the fact's new target",
-    f"where the data give no true answer (as of what follows), {NO_TRUTH!r} stands for it: measures that compare with the truth mean nothing",
+    f"where the data give no true answer (as of what follows), {NO_TRUTH!r} stands for it: comparing with it means nothing",
 )
 
 

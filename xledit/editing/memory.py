@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.languages import language
-from xledit.models.families import memory_of
+from xledit.models.families import memory_of, weight_as_out_by_in
 from xledit.models.prompts import Prompt, batches_by_length, encode_prompt, pad
 from xledit.models.tracing import record
 from xledit.records import EditRequest
@@ -47,7 +47,11 @@ def read_memories(
     prompts = [contexts(tokenizer, request, num_prefixes) for request in requests]
     rows = [(fact, prompt) for fact, facts_prompts in enumerate(prompts) for prompt in facts_prompts]
     modules = [memory_of(model, layer) for layer in layers]
-    sums: dict[int, tuple[Tensor, Tensor]] = {}
+    # a memory is a matrix from keys to values
+    shapes = {layer: weight_as_out_by_in(module).shape for layer, module in zip(layers, modules, strict=True)}
+    sums = {
+        layer: [torch.zeros(len(requests), size, dtype=torch.float64) for size in (d_in, d_out)] for layer, (d_out, d_in) in shapes.items()
+    }
     # nothing after the subject is seen by its key, so rows end there
     cut = [prompt.tokens[: prompt.subject_last + 1] for _fact, prompt in rows]
     for batch in batches_by_length([len(row) for row in cut], max_tokens):
@@ -56,8 +60,6 @@ def read_memories(
         facts = torch.tensor([rows[index][0] for index in batch])
         for layer, (keys, values) in zip(layers, record(model, modules, ids, mask), strict=True):
             picked = [tensor[torch.arange(len(batch)), last].cpu().double() for tensor in (keys, values)]
-            if layer not in sums:
-                sums[layer] = tuple(torch.zeros(len(requests), tensor.shape[1], dtype=torch.float64) for tensor in picked)  # pyright: ignore[reportArgumentType]
             for total, tensor in zip(sums[layer], picked, strict=True):
                 total.index_add_(0, facts, tensor)
     return {layer: LayerMemory(*(total / (1 + num_prefixes) for total in sums[layer])) for layer in layers}
