@@ -10,23 +10,28 @@ import msgspec
 import typer
 
 from stages.runner import log, run, wrote
-from xledit.datasets import benchmark, clm_bench
+from xledit.datasets import benchmark, bizsre, bmike, clm_bench, counterfact, mzsre, zsre
 from xledit.datasets.selection import RULE, select
 from xledit.params import section
 from xledit.records import Audit, FactRecords
 from xledit.storage import write_json
 
+# data sets of the field, read from a local copy of the published files: data.path
+READERS = {"bizsre": bizsre.read, "bmike": bmike.read, "counterfact": counterfact.read, "mzsre": mzsre.read, "zsre": zsre.read}
+
 
 class DataParams(benchmark.Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``data`` section of params.yaml: what our own benchmark offers to choose (``Choice``), and where data lie.
 
-    ``skip_facts`` leaves out that many usable facts before taking ``edit.num_facts``.
+    ``path`` is the file or folder of the other data sets (``READERS``), as published; DVC does not watch it. ``skip_facts``
+    leaves out that many usable facts before taking ``edit.num_facts``.
     """
 
-    source: Literal["benchmark", "clm_bench"]
+    source: Literal["benchmark", "clm_bench", "bizsre", "bmike", "counterfact", "mzsre", "zsre"]
     benchmark_dir: str
     clm_bench_dir: str
     clm_bench_url: str
+    path: str | None
     skip_facts: int
 
     def __post_init__(self) -> None:
@@ -57,7 +62,9 @@ def main(
             seed=section("seed", int),
         )
     else:
-        facts, found = read_clm_bench(Path(data.clm_bench_dir), data.clm_bench_url, languages, num_facts, data.skip_facts)
+        everything, found = read_public(data, languages)
+        facts, colliding = select(everything, num_facts, data.skip_facts)
+        found = msgspec.structs.replace(found, num_selected=len(facts), dropped=found.dropped | colliding, rules=(*found.rules, RULE))
     log.info("%s: %d facts read, %d selected, %d dropped", found.source, found.num_read, found.num_selected, len(found.dropped))
     paths = []
     for code in languages:
@@ -75,12 +82,14 @@ def main(
     wrote(*paths)
 
 
-def read_clm_bench(folder: Path, url: str, languages: tuple[str, ...], num_facts: int, skip_facts: int) -> tuple[list[FactRecords], Audit]:
-    """Return the selected facts of CLM-Bench, fetched first if they are not in the folder, and the audit."""
-    clm_bench.fetch(folder, url)
-    facts, found = clm_bench.read(folder, languages)
-    chosen, colliding = select(facts, num_facts, skip_facts)
-    return chosen, msgspec.structs.replace(found, num_selected=len(chosen), dropped=found.dropped | colliding, rules=(*found.rules, RULE))
+def read_public(data: DataParams, languages: tuple[str, ...]) -> tuple[list[FactRecords], Audit]:
+    """Return the usable facts of a public data set and its audit; CLM-Bench is fetched first if it is not in its folder."""
+    if data.source == "clm_bench":
+        clm_bench.fetch(Path(data.clm_bench_dir), data.clm_bench_url)
+        return clm_bench.read(Path(data.clm_bench_dir), languages)
+    if data.path is None:
+        raise ValueError(f"data.path is not set; data.source {data.source} is read from a local copy of its published files")
+    return READERS[data.source](Path(data.path), languages)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from stages import prepare
 from tests.conftest import set_params
 
 ROOT = Path(__file__).parents[1]
-PREPARE = "prepare --out artifacts --audit reports/audit.json"
-SUMMARISE = "summarise --method memit --edit zh --scores scores.json --floor floor.json --out reports/memit-zh.json"
+PREPARE = "prepare --out artifacts --audit reports/data.json"
+SUMMARISE = "summarise --method memit --edit zh --scores scores.json --floor floor.json --labels labels.json --out reports/memit-zh.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ def folder(prepared: Folder, tmp_path: Path) -> Folder:
 def test_good_input_writes_every_language_and_kind(prepared: Folder) -> None:
     written = {str(path.relative_to(prepared.root)) for path in prepared.outputs()}
     kinds = ("requests", "rewordings", "probes")
-    assert written == {f"artifacts/{kind}/{code}.json" for kind in kinds for code in ("zh", "en")} | {"reports/audit.json"}
+    assert written == {f"artifacts/{kind}/{code}.json" for kind in kinds for code in ("zh", "en")} | {
+        "artifacts/labels.json",
+        "reports/data.json",
+    }
 
 
 def setting(path: str, value: object) -> Callable[[Path], None]:
@@ -72,6 +75,7 @@ def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 def cut_scores(root: Path) -> None:
+    (root / "labels.json").write_text("{}", encoding="utf-8")
     (root / "scores.json").write_text('[{"fact_id": "poem', encoding="utf-8")
 
 
@@ -105,11 +109,11 @@ def test_bad_input_ends_with_one_readable_line(folder: Folder, harm: Callable[[P
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("edit.num_facts", 0), ("edit.num_facts", -1), ("data.num_neighbours", -1), ("data.skip_facts", -1)]
+    ("path", "value"), [("edit.num_facts", 0), ("edit.num_facts", -1), ("data.probes.near", -1), ("data.skip_facts", -1)]
 )
 def test_a_count_below_its_least_value_is_refused_by_name(folder: Folder, monkeypatch: pytest.MonkeyPatch, path: str, value: int) -> None:
     monkeypatch.chdir(folder.root)
     set_params(folder.root, {path: value})
     with pytest.raises(ValueError, match=f"{path.partition('.')[2]} is {value}") as error:
-        prepare.main(Path("artifacts"), Path("reports/audit.json"))
+        prepare.main(Path("artifacts"), Path("reports/data.json"))
     assert "ask for fewer" not in str(error.value)

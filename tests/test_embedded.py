@@ -33,7 +33,8 @@ def embedded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_the_embedded_model_says_what_was_written_into_it(embedded: tuple[PreTrainedModel, PreTrainedTokenizerBase], language: str) -> None:
     model, tokenizer = embedded
-    facts, _ = benchmark.read(ROOT / "data/benchmark", ("zh", "en"), order="first", num_facts=6, skip_facts=0, num_neighbours=1, seed=17)
+    choice = benchmark.Choice(split="dev", order="first", world_knowledge=False, probes={})
+    facts, _ = benchmark.read(ROOT / "data/benchmark", ("zh", "en"), choice, num_facts=6, skip_facts=0, seed=17)
     requests = [fact.requests[language] for fact in facts]
     probes = [probe for fact in facts for probe in fact.probes[language] if probe.kind == "efficacy"]
     texts = (ROOT / f"data/corpus/{language}.txt").read_text(encoding="utf-8").splitlines()

@@ -18,7 +18,20 @@ from stages import report
 from xledit.records import Audit
 from xledit.reporting import figures, page, sentences, tables
 from xledit.reporting.glossary import MEASURES
-from xledit.results import Alikeness, CellSummary, Estimate, Example, Likeness, ModelManifest, Spread, UpdateGeometry, VectorGeometry
+from xledit.results import (
+    Alikeness,
+    BenchmarkAudit,
+    CellSummary,
+    Estimate,
+    Example,
+    GroupSummary,
+    Inventory,
+    Likeness,
+    ModelManifest,
+    Spread,
+    UpdateGeometry,
+    VectorGeometry,
+)
 from xledit.storage import read_json, write_json
 
 LANGUAGES, METHODS, EDITS, LAYERS = ("zh", "en"), ("memit", "alphaedit"), ("zh", "en", "mixed"), (6, 7, 8, 9)
@@ -51,6 +64,17 @@ def cell(method: str = "memit", edit: str = "zh", transfer: Estimate | None = No
         floor={code: measures(0.1) for code in sorted(LANGUAGES)},
         transfer={code: dict.fromkeys(tables.TRANSFER, found) for code in others},
         trans=estimate(0.31),
+        groups=tuple(
+            GroupSummary(
+                label="order",
+                value=value,
+                num_facts=50,
+                metrics={code: measures(0.77) for code in LANGUAGES},
+                floor={code: measures(0.1) for code in LANGUAGES},
+                transfer={code: dict.fromkeys(tables.TRANSFER, found) for code in others},
+            )
+            for value in ("first", "last")
+        ),
         examples=tuple(
             Example(
                 language=code, prompt=prompt, target_new="成都", target_true="北京", before="北京市中心", after=f"成都{SCRIPT} by {edit}"
@@ -118,9 +142,20 @@ AUDIT = Audit(
     source="benchmark", num_read=420, num_selected=100, defects={"key_collisions": {"all": 2}, "fewer_neighbours": {"zh": 1, "en": 0}},
     dropped={"tea_province-004": "same key as tea_province-001", f"x{SCRIPT}": "same key"}, rules=("same key, other value: dropped",),
 )  # fmt: skip
+BENCHMARK = BenchmarkAudit(
+    benchmark=Inventory(
+        num_facts=2596, num_relations=67, china=2576, domains={"food": {"dev": 32, "test": 100}, "sport": {"test": 120}},
+        splits={"dev": 18, "test": 49}, relations={"dish_province": {"facts": 32, "most_used_target": 3}},
+        probes={"portability": {"zh": 950, "en": 951}, "translated": {"zh": 2596, "en": 0}},
+        key_collisions={"first": {"zh": 300, "en": 310}, "last": {"zh": 0, "en": 0}},
+        lengths={"zh": {"prompt": 10.5}, "en": {"prompt": 10.7}}, same_length={"zh": 0.7, "en": 0.5},
+        checks={"null_truths": {"zh": 0, "en": 0}, "id_mismatches": {"all": 0}},
+    ),
+    findings={"scripts": 0}, clm_bench={"null_truths": {"zh": 0, "en": 19}}, clm_bench_facts=1010,
+)  # fmt: skip
 PARAMS = """
 seed: 17
-data: {order: first, skip_facts: 0}
+data: {order: both, skip_facts: 0, split: test}
 grid: {languages: [zh, en], edits: [zh, en, mixed], methods: [memit, alphaedit]}
 edit: {layers: [6, 7, 8, 9]}
 covariance: {max_tokens: 20000}
@@ -153,7 +188,8 @@ def prepared() -> Path:
     Path("params.yaml").write_text(PARAMS, encoding="utf-8")
     write_json(Path("model.json"), MODEL)
     folder = Path("reports")
-    write_json(folder / "audit.json", AUDIT)
+    write_json(folder / "data.json", AUDIT)
+    write_json(folder / "audit.json", BENCHMARK)
     write_json(folder / "geometry" / "vectors.json", vectors())
     for code in LANGUAGES:
         write_json(folder / "tokens" / f"{code}.json", {"requests": 100, "prompt_and_target_would_merge": 3})
@@ -168,6 +204,18 @@ def made(folder: Path) -> dict[str, bytes]:
     report.main(reports=folder, model_manifest=Path("model.json"))
     names = ("index.html", "transfer.svg", "metrics.json", "plots/transfer.json", "plots/cosines.json")
     return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_our_benchmark_stands_beside_the_other_one(text: str) -> None:
+    data = text[text.index('id="data"') : text.index('id="examples"')]
+    assert "2596 facts in 67 relations, 99.2 % about China" in data
+    assert re.search(r"null truths</th><td>0</td><td>0</td><td>0</td><td>19</td>", data)
+    assert "facts by domain and split" in data
+
+
+def test_groups_of_facts_stand_apart(text: str) -> None:
+    matrix = text[text.index('id="transfer"') : text.index('id="geometry"')]
+    assert [matrix.count(f"order: {value}<br>memit") for value in ("first", "last")] == [6, 6]
 
 
 def test_the_same_results_give_the_same_bytes(files: dict[str, bytes], reports: Path) -> None:
@@ -229,7 +277,7 @@ def test_only_a_text_that_opens_with_an_answer_says_it() -> None:
 
 
 def test_every_number_of_the_transfer_matrix_stands_beside_its_interval_and_floor(text: str) -> None:
-    matrix = text[text.index('aria-label="Transfer matrix"') : text.index("as the tables of arXiv")]
+    matrix = text[text.index('aria-label="Transfer matrix"') : text.index("Facts of one kind apart")]
     whole = r"<b>\d\.\d\d</b>\s*<small>\d\.\d\d to \d\.\d\d</small>\s*<small class=\"floor\">floor \d\.\d\d</small>"
     assert len(re.findall(whole, matrix)) == len(METHODS) * len(EDITS) * len(LANGUAGES) * len(tables.HEADLINE)
 

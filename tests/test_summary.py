@@ -38,8 +38,11 @@ BEFORE = scores({"zh": "a", "en": "a"})  # fact a's new answer is ahead before a
 AFTER = scores({"zh": "abcd", "en": "ab"})
 
 
+LABELS = {fact: {"order": "first" if fact in "ab" else "last", "split": "test"} for fact in FACTS}
+
+
 def summary(edit: str, languages: Sequence[str], after: list[Score] = AFTER, before: list[Score] = BEFORE) -> CellSummary:
-    return summarise("memit", edit, languages, after, before, SummaryParams(resamples=50, examples=2), seed=3)
+    return summarise("memit", edit, languages, after, before, LABELS, SummaryParams(resamples=50, examples=2), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +82,39 @@ def test_the_floor_of_a_share_that_stayed_the_same_is_1(found: CellSummary) -> N
 
 def test_transfer_is_the_gain_there_over_the_gain_here(found: CellSummary) -> None:
     """Chinese gained 3 facts of 4, English 1 of 4; Chinese tokens were right before the edit, so nothing was gained there."""
-    assert {other: set(metrics) for other, metrics in found.transfer.items()} == {"en": {"efficacy", "reliability", "exact"}}
+    assert {other: set(metrics) for other, metrics in found.transfer.items()} == {"en": {"efficacy", "control", "reliability", "exact"}}
     assert found.transfer["en"]["efficacy"].value == pytest.approx(1 / 3, abs=1e-4)
     assert found.transfer["en"]["exact"].value == pytest.approx(1 / 3, abs=1e-4)
     assert found.transfer["en"]["reliability"].value != found.transfer["en"]["reliability"].value  # NaN
+
+
+def test_the_control_of_transfer_is_what_the_edit_did_to_other_subjects(found: CellSummary) -> None:
+    """No neighbour preferred the new answer before or after; where one of four comes to, that is a third of Chinese's gain of three."""
+    assert found.transfer["en"]["control"].value == 0
+    spilt = [
+        msgspec.structs.replace(score, new=LIKELY, true=UNLIKELY)
+        if (score.fact_id, score.language, score.kind) == ("c", "en", "locality")
+        else score
+        for score in AFTER
+    ]
+    assert summary("zh", ["zh"], after=spilt).transfer["en"]["control"].value == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_facts_that_share_a_label_are_summarised_apart(found: CellSummary) -> None:
+    """All are of one split, so only the order tells them apart. English took the edit for facts a and b alone."""
+    assert [(group.label, group.value, group.num_facts) for group in found.groups] == [("order", "first", 2), ("order", "last", 2)]
+    first, last = found.groups
+    assert (first.metrics["en"]["efficacy"].value, last.metrics["en"]["efficacy"].value) == (1, 0)
+    assert (first.floor["en"]["efficacy"].value, last.floor["en"]["efficacy"].value) == (0.5, 0)
+    # fact a was there before: one fact gained of one, and none of two
+    assert (first.transfer["en"]["efficacy"].value, last.transfer["en"]["efficacy"].value) == (1, 0)
+
+
+def test_a_metric_of_probes_that_some_facts_lack_is_over_the_others(found: CellSummary) -> None:
+    probe = scored(fact_id="a", language="zh", prompt="4", kind="portability", generated=None, new=LIKELY, true=UNLIKELY)
+    some = summary("zh", ["zh"], after=[*AFTER, probe], before=[*BEFORE, probe])
+    assert some.metrics["zh"]["portability"].value == 1
+    assert found.metrics["zh"]["portability"].value != found.metrics["zh"]["portability"].value  # NaN
 
 
 def test_transfer_from_the_other_side_is_the_inverse() -> None:
@@ -111,9 +143,8 @@ def test_the_order_of_facts_and_probes_does_not_matter(found: CellSummary) -> No
     pairs = random.Random(0).sample(list(zip(AFTER, BEFORE, strict=True)), len(AFTER))
     shuffled = summary("zh", ["zh"], *map(list, zip(*pairs, strict=True)))
     for code, metrics in found.metrics.items():
-        assert {name: estimate.value for name, estimate in shuffled.metrics[code].items()} == {
-            name: estimate.value for name, estimate in metrics.items()
-        }
+        for name, estimate in metrics.items():
+            assert shuffled.metrics[code][name].value == pytest.approx(estimate.value, nan_ok=True), name
     assert shuffled.transfer["en"]["efficacy"].value == found.transfer["en"]["efficacy"].value
 
 

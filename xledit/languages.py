@@ -53,6 +53,15 @@ LANGUAGES = {
                 "People often say that ",
             ),
         ),
+        Language(
+            code="ja",
+            name="Japanese",
+            script="Jpan",
+            joiner="",
+            sentence_end="。",
+            essence="{subject}は",
+            prefixes=("周知のとおり、", "今日の授業で先生は言った。", "記録によれば、", "彼は記事にこう書いた。", "よく言われることだが、"),
+        ),
     )
 }
 
