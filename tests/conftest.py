@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 from ruamel.yaml import YAML
+
+import tests.typechecking  # noqa: F401 (the hook looks it up by name)
+
+# the modules that pass tensors on, before any of them is imported
+install_import_hook(["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.models"], "tests.typechecking.check")
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -137,6 +143,14 @@ def new_project(root: Path, env: dict[str, str]) -> Project:
     return project
 
 
+def remove_results(root: Path) -> None:
+    """Remove what `dvc repro` writes; reports/audit.json is a source, written by `make audit`."""
+    (root / "dvc.lock").unlink(missing_ok=True)
+    for path in (root / "reports").rglob("*"):
+        if path.is_file() and path.name != "audit.json":
+            path.unlink()
+
+
 def set_params(root: Path, values: dict[str, object]) -> None:
     """Set dotted settings of params.yaml."""
     yaml = YAML()
@@ -166,10 +180,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     }
     logs.mkdir()
     project = new_project(root, env)
-    for old in ("dvc.lock", "reports"):
-        if (root / old).is_dir():
-            shutil.rmtree(root / old)
-        (root / old).unlink(missing_ok=True)
+    remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
     project.commit("The project, on a tiny model")
     project.dvc("repro")

@@ -139,6 +139,12 @@ def test_our_own_tables_break_no_rule() -> None:
     assert not found, "\n".join(map(str, found))
 
 
+def test_the_relation_that_is_worded_in_a_third_language_breaks_no_rule() -> None:
+    (relation,) = read_tables(ROOT / "data/benchmark", ("zh", "en", "ja"))
+    assert len(relation.facts) >= 20
+    assert not findings([relation], ROW_RULES)
+
+
 def test_the_committed_audit_is_of_the_committed_tables() -> None:
     """All but the counts of tokens, which need the model's tokenizer."""
     kept = read_json(ROOT / "reports/audit.json", BenchmarkAudit)

@@ -1,53 +1,142 @@
-"""Write the README's tables from the summaries they show, or with ``--check`` fail when they differ.
+"""Write the README's tables from the results they show, or with ``--check`` fail when they differ.
 
-A table stands between ``<!-- cells: FOLDER -->`` and ``<!-- end -->``; FOLDER holds one summary per method and edit.
+A table stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per method and edit (``cells``,
+``kinds``, ``groups``) or the file that `make audit` writes (``audit``).
 """
 
 import math
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xledit.reporting.tables import MatrixRow, Measured, matrix
-from xledit.results import CellSummary
+from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
+from xledit.results import BenchmarkAudit, CellSummary
 from xledit.storage import read_json, write_bytes
 
 README = Path("README.md")
-BLOCK = re.compile(r"(<!-- cells: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-COLUMNS = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
+BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 EDITS = ("zh", "en", "mixed")
+HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
+KINDS = ("paraphrase", "translated", "alias", "portability", "locality_tokens", "near_tokens", "far_tokens")
+GROUPS = ("efficacy", "exact", "paraphrase", "locality_tokens")
+# what the paper's data were found to lack, and what could go wrong with ours
+CHECKS = (
+    "null_truths",
+    "duplicated_ids",
+    "subject_not_in_paraphrase",
+    "paraphrase_similarity_above_80",
+    "contradictory_edits",
+    "duplicate_prompts",
+    "truth_in_prompt",
+    "locality_question_foreign",
+    "locality_not_own_language",
+    "chinese_in_english_fields",
+)
 
 
-def table(folder: Path) -> str:
-    """Return the markdown table of the summaries in a folder: per cent, the floor in brackets."""
+def cells_table(folder: Path) -> list[list[str]]:
+    """Return the headline measures: per cent, the floor in brackets, and net transfer with its control."""
+    head = ["method", "edit", "asked in", *map(_spaced, HEADLINE), "net transfer, preference", "control", "net transfer, exact"]
+    rows = [
+        [*_names(row), *_shares(row, HEADLINE), *(_with_interval(row.transfer.get(name)) for name in ("efficacy", "control", "exact"))]
+        for row in matrix(_cells(folder))
+    ]
+    return [head, *rows]
+
+
+def kinds_table(folder: Path) -> list[list[str]]:
+    """Return the measures by kind of question."""
+    return [["method", "edit", "asked in", *map(_spaced, KINDS)], *([*_names(row), *_shares(row, KINDS)] for row in matrix(_cells(folder)))]
+
+
+def groups_table(folder: Path) -> list[list[str]]:
+    """Return the measures of facts that share a label, label by label; edits in one language."""
+    head = ["facts", "method", "edit", "asked in", *map(_spaced, GROUPS), "net transfer, preference"]
+    rows = [
+        [
+            f"{found.group} ({found.num_facts})",
+            *_names(found.row),
+            *_shares(found.row, GROUPS),
+            _with_interval(found.row.transfer.get("efficacy")),
+        ]
+        for found in group_rows(_cells(folder))
+        if found.row.edit in EDITS[:2]
+    ]
+    return [head, *rows]
+
+
+def audit_table(path: Path) -> list[list[str]]:
+    """Return the counts of both benchmarks by the same checks."""
+    found = read_json(path, BenchmarkAudit)
+    stock = found.benchmark
+    rows = [
+        ["facts", str(stock.num_facts), str(found.clm_bench_facts)],
+        ["subject specific to China", f"{100 * stock.china / stock.num_facts:.1f} %", "19 % (our reading)"],
+        ["facts with portability, zh / en", _pair(stock.probes["portability"]), "0 / 0"],
+        ["facts with an alias of the subject, zh / en", _pair(stock.probes["alias"]), "0 / 0"],
+        ["key collisions, subject first, zh / en", _pair(stock.key_collisions["first"]), _pair(found.clm_bench["key_collisions"])],
+        ["key collisions, subject last, zh / en", _pair(stock.key_collisions["last"]), ""],
+    ]
+    rows += [[f"{_spaced(name)}, {_codes(stock.checks[name])}", _pair(stock.checks[name]), _pair(found.clm_bench[name])] for name in CHECKS]
+    return [["", "xledit", "CLM-Bench"], *rows]
+
+
+TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
+    "cells": cells_table,
+    "kinds": kinds_table,
+    "groups": groups_table,
+    "audit": audit_table,
+}
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a markdown table, the header first."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def _cells(folder: Path) -> list[CellSummary]:
     cells = [read_json(path, CellSummary) for path in folder.glob("*.json")]
-    cells.sort(key=lambda cell: (cell.method != "memit", cell.method, EDITS.index(cell.edit)))
-    head = ["method", "edit", "asked in", *(name.replace("_", " ") for name in COLUMNS), "net transfer, preference", "net transfer, exact"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(_line(row) for row in matrix(cells))]) + "\n"
+    return sorted(cells, key=lambda cell: (cell.method != "memit", cell.method, EDITS.index(cell.edit)))
 
 
-def _line(row: MatrixRow) -> str:
-    cells = [row.method, row.edit, row.probe]
-    cells += [f"{100 * row.measured[name].value:.0f} ({100 * row.measured[name].floor:.0f})" for name in COLUMNS]
-    cells += [_with_interval(row.transfer.get(name)) for name in ("efficacy", "exact")]
-    return "| " + " | ".join(cells) + " |"
+def _names(row: MatrixRow) -> list[str]:
+    return [row.method, row.edit, row.probe]
 
 
-def _with_interval(transfer: Measured | None) -> str:
-    if transfer is None or math.isnan(transfer.value):
-        return ""
-    return f"{transfer.value:.2f} [{transfer.low:.2f}, {transfer.high:.2f}]"
+def _shares(row: MatrixRow, names: Sequence[str]) -> list[str]:
+    return [_share(row.measured.get(name)) for name in names]
+
+
+def _share(found: Measured | None) -> str:
+    return "" if found is None or math.isnan(found.value) else f"{100 * found.value:.0f} ({100 * found.floor:.0f})"
+
+
+def _with_interval(found: Measured | None) -> str:
+    return "" if found is None or math.isnan(found.value) else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _pair(counts: dict[str, int]) -> str:
+    return " / ".join(str(counts[code]) for code in ("zh", "en", "all") if code in counts)
+
+
+def _codes(counts: dict[str, int]) -> str:
+    return " / ".join(code for code in ("zh", "en", "all") if code in counts)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def main() -> int:
     """Rewrite the README's tables. Returns the exit status."""
     text = README.read_text(encoding="utf-8")
-    fresh = BLOCK.sub(lambda match: match[1] + table(Path(match[2])) + match[3], text)
+    fresh = BLOCK.sub(lambda match: match[1] + markdown(TABLES[match[2]](Path(match[3]))) + match[4], text)
     if fresh == text:
         return 0
     if "--check" in sys.argv:
-        print(f"{README}: a table is not the one of its summaries; run `python -m tools.readme`", file=sys.stderr)
+        print(f"{README}: a table is not the one of its results; run `python -m tools.readme`", file=sys.stderr)
         return 1
     write_bytes(README, fresh.encode())
     return 0

@@ -1,5 +1,6 @@
 """Our own benchmark: checked tables to requests and probes. The tables' format is described in data/benchmark/README.md."""
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -145,11 +146,11 @@ class Writer:
     def _probes(self, fact: Fact, order: Order, code: str, edited: set[str]) -> Iterator[Probe]:
         wanted: dict[Kind, int] = {"efficacy": 1, **self._params.probes}
         for kind, number in wanted.items():
-            fair = [row for row in self._asked(kind, fact, order, code, edited) if _fair(*row)]
-            for prompt, new, true in fair[:number]:
+            fair = (row for row in self._asked(kind, fact, order, code, edited) if _fair(*row))
+            for prompt, new, true in itertools.islice(fair, number):
                 yield Probe(fact_id=fact.fact_id, language=code, kind=kind, prompt=prompt, target_new=new, target_true=true)
 
-    def _asked(self, kind: Kind, fact: Fact, order: Order, code: str, edited: set[str]) -> list[tuple[str, str, str]]:
+    def _asked(self, kind: Kind, fact: Fact, order: Order, code: str, edited: set[str]) -> Iterable[tuple[str, str, str]]:
         """Return prompt, new answer and true answer of all probes of one kind that can be asked."""
         wording, target = self._relations[fact.relation].wordings[code], self._targets[fact.fact_id]
         main, subject, answers = wording.in_order(order), fact.subjects[code], (target.objects[code], fact.objects[code])
@@ -171,15 +172,15 @@ class Writer:
                     if {target.answer, fact.answer} <= table.keys()
                 ]
             case _:
-                return [self._ask_other(fact, other, order, code) for other in self._others(kind, fact, order, edited)]
+                return (self._ask_other(fact, other, order, code) for other in self._others(kind, fact, order, edited))
 
     def _ask_other(self, fact: Fact, other: Fact, order: Order, code: str) -> tuple[str, str, str]:
         """Return the question about another fact, in the order of the edited one, with the edit's new answer and its own."""
         template = self._relations[other.relation].wordings[code].in_order(order)
         return template.worded(other.subjects[code])[0], self._targets[fact.fact_id].objects[code], other.objects[code]
 
-    def _others(self, kind: Kind, fact: Fact, order: Order, edited: set[str]) -> list[Fact]:
-        """Return facts that the edit should leave alone, in the order in which they are asked about.
+    def _others(self, kind: Kind, fact: Fact, order: Order, edited: set[str]) -> Iterator[Fact]:
+        """Yield facts that the edit should leave alone, in the order in which they are asked about.
 
         ``locality``: other subjects of the relation, those with the same true object first (CounterFact's neighbours);
         ``near``: the same subject in another relation; ``far``: another domain.
@@ -191,15 +192,14 @@ class Writer:
         elif kind == "locality":
             found = [other for other in self._relations[fact.relation].facts if other.entity != fact.entity]
         else:
-            relation = draw.choice(sorted(name for name, known in self._relations.items() if known.facts[0].domain != fact.domain))
-            found = [other for other in self._relations[relation].facts if other.domain != fact.domain and other.entity != fact.entity]
-        found = [
-            other
-            for other in found
+            elsewhere = sorted(name for name, known in self._relations.items() if known.facts[0].domain != fact.domain)
+            facts = self._relations[draw.choice(elsewhere)].facts if elsewhere else ()
+            found = [other for other in facts if other.domain != fact.domain and other.entity != fact.entity]
+        found = [other for other in found if other.fact_id not in edited]
+        for other in sorted(found, key=lambda other: (kind == "locality" and other.answer != fact.answer, draw.random())):
             # fair in every language, so that the languages are asked the same questions
-            if other.fact_id not in edited and all(_fair(*self._ask_other(fact, other, order, code)) for code in fact.subjects)
-        ]
-        return sorted(found, key=lambda other: (kind == "locality" and other.answer != fact.answer, draw.random()))
+            if all(_fair(*self._ask_other(fact, other, order, code)) for code in fact.subjects):
+                yield other
 
     def _request(self, fact: Fact, code: str, template: Template) -> EditRequest:
         prompt, span = template.worded(fact.subjects[code])

@@ -112,6 +112,8 @@ class AlphaEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
         def solve(keys: Float[Tensor, "facts d_in"], residuals: Float[Tensor, "facts d_out"]) -> LayerUpdate:
             projected = keys @ projection
+            if projected.square().sum() <= ROUNDING * keys.square().sum():
+                raise ValueError("the keys have no part in the null space of the old ones; raise null_energy")
             return least_change(keys, projected, residuals, self.ridge * projected.square().sum(1).mean().item())
 
         return solve
@@ -133,7 +135,7 @@ def null_space(matrix: Float[Tensor, "d_in d_in"], null_energy: float) -> Float[
     return null @ null.T
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float | int) -> None:
     """Raise ValueError unless the setting is above 0."""
     if not value > 0:
         raise ValueError(f"{name} is {value}; it must be above 0")

@@ -75,8 +75,8 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, code: str) ->
 
 def _adds_dummy_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer puts a space of its own before a text (SentencePiece's dummy prefix: Llama 2, Mistral 0.1)."""
-    first = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False).input_ids)[0]
-    return first.startswith("▁")
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False).input_ids)
+    return bool(tokens) and tokens[0].startswith("▁")
 
 
 def merges_with_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, code: str) -> bool:

@@ -142,11 +142,12 @@ class UpperLayers:
         inside = allowed.gather(2, positions[:, None, :].expand(-1, positions.shape[1], -1))
         ordered = torch.ones_like(inside).tril()  # positions past a row's end are clamped and would see each other
         allowed = torch.cat([before, inside.bool() & ordered.bool()], dim=2)[:, None]
-        return torch.zeros(allowed.shape, device=positions.device).masked_fill(~allowed, torch.finfo(torch.float32).min)
+        dtype = self._hidden.dtype
+        return torch.zeros(allowed.shape, dtype=dtype, device=positions.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
     def _pick_mask(self, mask: Tensor, rows: Tensor, width: int) -> Tensor:
         prefix = mask.shape[3] - mask.shape[2]
-        return mask[rows, :, :width, : prefix + width].to(self._hidden.dtype)
+        return mask[rows, :, :width, : prefix + width]
 
 
 def _by_length(lengths: Tensor) -> list[Tensor]:

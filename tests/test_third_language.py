@@ -1,0 +1,50 @@
+"""A third language is data: Japanese goes through the whole pipeline beside Chinese, with a row, columns, a text and no new code."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY, environment, new_project, read_json, remove_results, set_params
+from tests.tiny import save_tiny
+
+JAPANESE = """京都は千年以上にわたって都が置かれた古い町で、寺や神社が多く残っている。
+富士山は日本で最も高い山で、晴れた日には遠くからもその姿が見える。
+そばは、そばの実をひいた粉から作る細い麺で、温かいつゆでも冷たいつゆでも食べる。
+俳句は五、七、五の十七音からなる短い詩で、季節を表す言葉を入れる決まりがある。
+"""
+
+
+@pytest.mark.slow
+def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
+    root, model = tmp_path / "project", save_tiny(tmp_path / "model")
+    project = new_project(root, environment(tmp_path))
+    remove_results(root)
+    (root / "data/corpus/ja.txt").write_text(JAPANESE, encoding="utf-8")
+    # the files of a language are named in dvc.yaml, because DVC cannot make lists from params
+    stages = (root / "dvc.yaml").read_text(encoding="utf-8")
+    stages = (
+        stages.replace("/en.", "/ja.")
+        .replace("-en.safetensors", "-ja.safetensors")
+        .replace("${covariance.corpus.en}", "${covariance.corpus.ja}")
+    )
+    (root / "dvc.yaml").write_text(stages, encoding="utf-8")
+    changes = {
+        "model.name": str(model),
+        "model.files": str(model),
+        "grid.languages": ["zh", "ja"],
+        "grid.edits": ["zh", "ja", "mixed"],
+        "grid.methods": ["memit"],
+        "covariance.corpus": {"zh": "data/corpus/zh.txt", "ja": "data/corpus/ja.txt"},
+        "data.split": "dev",
+    }
+    set_params(root, TINY | changes)
+    project.dvc("repro")
+    summary = read_json(root / "reports/cells/memit-zh.json")
+    assert list(summary["metrics"]) == ["ja", "zh"]
+    assert list(summary["transfer"]) == ["ja"]
+    assert summary["num_facts"] == TINY["edit.num_facts"]
+    requests = read_json(root / "artifacts/requests/ja.json")
+    assert {request["fact_id"].rpartition("-")[0] for request in requests} == {"landmark_city"}  # type: ignore[index]
+    page = (root / "reports/index.html").read_text(encoding="utf-8")
+    assert "Edited in Japanese" in page
+    assert 'lang="ja-Jpan"' in page
