@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from xledit.datasets.corpus import read_texts
-from xledit.languages import LANGUAGES
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,7 +45,7 @@ def test_a_language_without_a_corpus_is_named() -> None:
         read_texts("fr", {"zh": "zh.txt", "en": "en.txt"})
 
 
-@pytest.mark.parametrize("code", LANGUAGES)
+@pytest.mark.parametrize("code", ("zh", "en"))
 def test_the_projects_corpora_can_be_read(code: str) -> None:
     texts = read_texts(code, {code: str(ROOT / "data" / "corpus" / f"{code}.txt")})
     assert all(text.strip() for text in texts)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+from jaxtyping import Bool, Float
 
 from xledit.evaluation.intervals import bootstrap
 from xledit.evaluation.metrics import METRICS, SCORE_PARTS, PerFact, harmonic, net_transfer, per_fact, trans
@@ -108,7 +109,7 @@ def _label_values(labels: Mapping[str, Mapping[str, str]], fact_ids: Sequence[st
     return [(label, value) for label, values in found.items() if len(values) > 1 for value in values]
 
 
-def _subset(of: dict[str, PerMetric], chosen: np.ndarray) -> dict[str, PerMetric]:
+def _subset(of: dict[str, PerMetric], chosen: Bool[np.ndarray, " facts"]) -> dict[str, dict[str, Float[np.ndarray, " chosen"]]]:
     return {code: {name: sample[chosen] for name, sample in metrics.items()} for code, metrics in of.items()}
 
 
