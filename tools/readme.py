@@ -51,7 +51,7 @@ def kinds_table(folder: Path) -> list[list[str]]:
 
 
 def groups_table(folder: Path) -> list[list[str]]:
-    """Return the measures of facts that share a label, label by label; edits in one language."""
+    """Return the measures of facts that share a label, label by label."""
     head = ["facts", "method", "edit", "asked in", *map(_spaced, GROUPS), "net transfer, preference"]
     rows = [
         [
@@ -61,7 +61,6 @@ def groups_table(folder: Path) -> list[list[str]]:
             _with_interval(found.row.transfer.get("efficacy")),
         ]
         for found in group_rows(_cells(folder))
-        if found.row.edit in EDITS[:2]
     ]
     return [head, *rows]
 

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from xledit.languages import LANGUAGES
@@ -28,6 +28,7 @@ SHORT: dict[Verdict, str] = {
     "arrives whole": "lies above zero and reaches one",
     "pushes away": "lies below zero",
 }
+LABELS = {"order": "the subject's place in the prompt", "split": "the benchmark's part"}
 WHAT = {"keys": "Keys", "deltas": "Value changes"}
 
 
@@ -58,7 +59,22 @@ def transfer(cells: Sequence[CellSummary]) -> list[str]:
     """Return sentences about the cells of one method: each single-language edit, then those in several languages."""
     alone = {cell.edit: cell for cell in cells if len(cell.edit_languages) == 1}
     sentences = [sentence for cell in alone.values() for sentence in _alone(cell)]
+    sentences += [_apart(label, alone.values()) for label in dict.fromkeys(found.label for cell in alone.values() for found in cell.groups)]
     return sentences + [_together(cell, alone) for cell in cells if len(cell.edit_languages) > 1]
+
+
+def _apart(label: str, cells: Iterable[CellSummary]) -> str:
+    """Return a sentence on the net transfer of preference for facts of one label apart."""
+    parts = [
+        f"{found.value} ({found.num_facts} facts), {name(cell.edit)} to {name(other)}: {_with_interval(transfer)}, "
+        f"which {SHORT[verdict(transfer)]}"
+        for cell in cells
+        for found in cell.groups
+        if found.label == label
+        for other, metrics in found.transfer.items()
+        for transfer in [measured(metrics.get("efficacy"))]
+    ]
+    return f"Net transfer of preference by {LABELS.get(label, label)}: {'; '.join(parts)}."
 
 
 def _alone(cell: CellSummary) -> list[str]:
@@ -70,12 +86,13 @@ def _alone(cell: CellSummary) -> list[str]:
         sentences += [
             f"Edited in {name(own)}: asked in {name(own)}, the share of facts whose new answer is preferred "
             f"{_moves(cell, own, 'efficacy')}; asked in {name(other)} it {_moves(cell, other, 'efficacy')}. "
-            f"Net transfer {_with_interval(efficacy)}: {VERDICTS[verdict(efficacy)]}.",
+            f"Net transfer {_with_interval(efficacy)}: {VERDICTS[verdict(efficacy)]}. "
+            f"The same ratio for other subjects of the relations, the control: {_with_interval(measured(found.get('control')))}.",
             f"Edited in {name(own)}, said freely and word for word: {name(own)} {_from_to(cell, own, 'exact')}, {name(other)} "
             f"{_from_to(cell, other, 'exact')}. Net transfer {_with_interval(exact)}: {VERDICTS[verdict(exact)]}.",
         ]
     kept = ", ".join(f"{name(code)} {_from_to(cell, code, 'locality')}" for code in (own, *cell.transfer))
-    return [*sentences, f"Edited in {name(own)}, unrelated questions whose true answer stays ahead: {kept}."]
+    return [*sentences, f"Edited in {name(own)}, questions about other subjects whose true answer stays ahead: {kept}."]
 
 
 def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:

@@ -89,7 +89,8 @@ def matrix(cells: Sequence[CellSummary]) -> list[MatrixRow]:
 
 
 def group_rows(cells: Sequence[CellSummary]) -> list[GroupRow]:
-    """Return the rows of facts that share a label, label by label, each with the rows of ``matrix``."""
+    """Return the rows of facts that share a label, label by label, each with the rows of ``matrix``; edits in one language."""
+    cells = [cell for cell in cells if len(cell.edit_languages) == 1]
     labels = list(dict.fromkeys((found.label, found.value) for cell in cells for found in cell.groups))
     rows = []
     for label, value in labels:
