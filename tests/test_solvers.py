@@ -154,6 +154,15 @@ def test_alphaedit_leaves_the_values_of_old_keys_as_they_were(problem: Problem, 
 
 
 @settings(deadline=None)
+@given(low_rank, st.integers(0, 99))
+def test_keys_that_are_nothing_but_old_ones_leave_alphaedit_no_room(problem: Problem, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randn(len(problem.keys), problem.old.shape[1], generator=generator, dtype=torch.float64) @ problem.old.T
+    with pytest.raises(ValueError, match="no part in the null space of the old ones; raise null_energy"):
+        AlphaEdit(null_energy=1e-6, ridge=0.01).solver(problem.moment)(keys, problem.residuals)
+
+
+@settings(deadline=None)
 @given(low_rank)
 def test_alphaedit_with_next_to_no_ridge_stores_every_fact_in_the_room_that_is_left(problem: Problem) -> None:
     update = AlphaEdit(null_energy=1e-6, ridge=1e-13).solver(problem.moment)(problem.keys, problem.residuals)

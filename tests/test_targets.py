@@ -230,6 +230,15 @@ def test_the_same_call_gives_the_same_bytes_twice(name: str) -> None:
     assert first.losses.numpy().tobytes() == second.losses.numpy().tobytes()
 
 
+def test_no_requests_give_empty_vectors() -> None:
+    """As of grid.rewordings 0."""
+    vectors = find_targets(cached_model("llama"), tiny_tokenizer(), [], (1, 2), SETTINGS)
+    for layer in (1, 2):
+        memory = vectors.memories[layer]
+        assert [len(tensor) for tensor in (memory.keys, memory.values, vectors.targets[layer])] == [0, 0, 0]
+        assert memory.keys.shape[1] == memory_of(cached_model("llama"), layer).weight.shape[1]
+
+
 def test_progress_adds_up_to_the_facts_and_the_order_of_requests_is_kept() -> None:
     done: list[int] = []
     settings = msgspec.structs.replace(SETTINGS, batch_size=3)
