@@ -1,6 +1,5 @@
 """Each rule finds the row that breaks it, and only that; our own tables break none; CLM-Bench's counts are those of the fact sheet."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -186,4 +185,4 @@ def test_facts_become_rows_of_the_other_benchmarks_layout(small: SmallBenchmark)
     assert (row.prompt, row.subject, row.truth) == ("France has its capital in", "France", "Paris")
     assert row.rephrase_prompt == "Leaders of France sit in"
     assert row.loc.endswith(" has its capital in")
-    assert json.loads(json.dumps(row.loc_ans)) in {"Cairo", "Tokyo", "Lima"}
+    assert row.loc_ans in {"Cairo", "Tokyo", "Lima"}

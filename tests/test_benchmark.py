@@ -159,12 +159,16 @@ def test_a_seed_gives_the_same_records_and_another_seed_other_targets() -> None:
 
 
 def test_where_it_can_a_target_leaves_something_to_ask_of_portability(small: SmallBenchmark) -> None:
+    """Quito, as long as the others but without a river here, is no target where answers may be used twice."""
+    gaul = "capital-005,provinces_cities,china,高卢,Gallia,巴黎,Paris,,,花都,City of Light,\n"
+    small.write("facts/capital.csv", CAPITAL.replace("秘鲁,Peru,利马,Lima", "厄国,Ecuador,基多,Quito") + gaul)
     capital, river, _tongue = small.tables()
-    for seed in range(10):
-        targets = counterfactuals(capital, seed, by_subject([river]))
-        # Lima, which has no river here, is nobody's target unless it must be: four facts, each answer once
-        assert len({target.answer for target in targets.values()}) == 4
-        assert targets["capital-004"].objects["en"] != "Lima"
+
+    def drawn(followed: list[Relation]) -> set[str]:
+        return {target.objects["en"] for seed in range(10) for target in counterfactuals(capital, seed, by_subject(followed)).values()}
+
+    assert "Quito" not in drawn([river])
+    assert "Quito" in drawn([])
 
 
 @given(seed=st.integers(0, 10_000))

@@ -12,7 +12,7 @@ from xledit.records import EditRequest, FactRecords, Kind
 from xledit.results import Inventory
 
 # half a minute for 2,500 facts
-SLOW_CHECKS = {"near_duplicate_prompt_pairs", "paraphrase_similarity_above_80", "paraphrase_similarity_above_90"}
+SLOW_CHECKS = {"near_duplicate_prompt_pairs"}
 ONE_OF_EACH: dict[Kind, int] = dict.fromkeys(get_args(Kind)[1:], 1)
 
 
@@ -23,6 +23,7 @@ def take_stock(relations: Sequence[Relation], seed: int, count_tokens: Callable[
     """
     orders: dict[Order, list[FactRecords]] = {order: every_fact(relations, order, seed) for order in get_args(Order)}
     facts = orders["first"]
+    rows = columns(facts)
     languages = tuple(relations[0].wordings)
     targets = {
         relation.name: max(
@@ -41,12 +42,10 @@ def take_stock(relations: Sequence[Relation], seed: int, count_tokens: Callable[
             kind: {code: sum(any(probe.kind == kind for probe in fact.probes[code]) for fact in facts) for code in languages}
             for kind in get_args(Kind)
         },
-        key_collisions={
-            order: {code: CHECKS["key_collisions"](columns(found))[code] for code in languages} for order, found in orders.items()
-        },
+        key_collisions={order: CHECKS["key_collisions"](columns(found)) for order, found in orders.items()},
         lengths=lengths([request for fact in facts for request in fact.requests.values()], count_tokens),
         same_length=_share_of_same_length(facts, count_tokens),
-        checks={name: check(columns(facts)) for name, check in CHECKS.items() if slow_checks or name not in SLOW_CHECKS},
+        checks={name: check(rows) for name, check in CHECKS.items() if slow_checks or name not in SLOW_CHECKS},
     )
 
 
