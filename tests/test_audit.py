@@ -103,6 +103,22 @@ def test_a_fact_that_two_relations_state_is_found(small: SmallBenchmark) -> None
     assert found.place.endswith("tongue.csv:3")
 
 
+def test_two_facts_with_one_key_are_found(small: SmallBenchmark) -> None:
+    """France opens the prompts of two relations, which is no finding; in its other place it would be one."""
+    rule = {"keys_differ": SET_RULES["keys_differ"]}
+    assert not findings(small.tables(), rule)
+    small.change("prompts.csv", "tongue,en,last,,The official language of {subject} is", "tongue,en,last,,The capital city of {subject} is")
+    assert [finding.place.rpartition("/")[2] for finding in findings(small.tables(), rule)] == ["tongue.csv:2", "tongue.csv:3"]
+
+
+def test_a_target_that_is_used_too_often_is_found(small: SmallBenchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = {"targets_are_balanced": SET_RULES["targets_are_balanced"]}
+    assert not findings(small.tables(), rule)
+    nile = next(relation.facts[1] for relation in small.tables() if relation.name == "river")
+    monkeypatch.setattr(audit, "counterfactuals", lambda relation, _seed, _followed: {f"{relation.name}-{i}": nile for i in range(7)})
+    assert len(findings(small.tables(), rule)) == 3
+
+
 def test_a_subject_of_too_many_facts_is_found(small: SmallBenchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "MAX_FACTS_PER_SUBJECT", 1)
     found = findings(small.tables(), {"subjects_are_varied": SET_RULES["subjects_are_varied"]})

@@ -8,12 +8,13 @@ import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import get_args
 
 import msgspec
 from rapidfuzz import fuzz
 
-from xledit.datasets.counterfactuals import gives_away
-from xledit.datasets.tables import DOMAINS, Fact, Relation, Scope, Wordings
+from xledit.datasets.counterfactuals import counterfactuals, gives_away
+from xledit.datasets.tables import DOMAINS, Fact, Order, Relation, Scope, Wordings
 from xledit.languages import language
 
 MIN_FACTS, MIN_RELATIONS, MIN_FACTS_PER_RELATION, MIN_FACTS_PER_DOMAIN = 1200, 30, 20, 20
@@ -275,6 +276,27 @@ def one_fact_one_relation(relations: Sequence[Relation]) -> Found:
         known[pair] = fact.place
 
 
+def keys_differ(relations: Sequence[Relation]) -> Found:
+    """No two facts share their text up to the subject's end, but for one subject that opens the prompts of two relations."""
+    known: dict[tuple[str, str, str], Fact] = {}
+    for relation in relations:
+        for fact, (code, wording), order in itertools.product(relation.facts, relation.wordings.items(), get_args(Order)):
+            prompt, (_start, end) = wording.in_order(order).worded(fact.subjects[code])
+            other = known.setdefault((order, code, prompt[:end]), fact)
+            if other is not fact and (order == "last" or other.entity != fact.entity):
+                yield fact.place, f"the {code} key {prompt[:end]!r} ({order}) is that of {other.place}"
+
+
+def targets_are_balanced(relations: Sequence[Relation]) -> Found:
+    """No object is the counterfactual target of many more facts of its relation than others are."""
+    for relation in relations:
+        uses = Counter(target.answer for target in counterfactuals(relation, 0, {}).values())
+        fair = len(relation.facts) / len({fact.answer for fact in relation.facts})
+        for answer, number in uses.items():
+            if number > 2 * fair + 2:
+                yield relation.place, f"{answer} is the target of {number} facts of {relation.name!r}; {fair:.1f} would be even"
+
+
 def near_duplicates(relations: Sequence[Relation]) -> Found:
     """No two subjects of a relation are near-duplicates in every language."""
     for relation in relations:
@@ -307,6 +329,8 @@ SET_RULES: dict[str, Rule] = {
         subjects_are_varied,
         one_subject_one_translation,
         one_fact_one_relation,
+        keys_differ,
+        targets_are_balanced,
         near_duplicates,
     )
 }

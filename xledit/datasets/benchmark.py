@@ -11,10 +11,9 @@ import msgspec
 from xledit.datasets.audit import check_rows
 from xledit.datasets.counterfactuals import by_subject, counterfactuals
 from xledit.datasets.selection import RULE, select
-from xledit.datasets.tables import Fact, Relation, Template, Wordings, read_tables
+from xledit.datasets.tables import Fact, Order, Relation, Template, Wordings, read_tables
 from xledit.records import Audit, EditRequest, FactRecords, Kind, Probe
 
-Order = Literal["first", "last"]
 Orders = Literal["first", "last", "both"]
 RULES = (
     "a row that breaks a rule of the tables stops the run, with its file, line and rule",

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 from typing import get_args
 
-from xledit.datasets.benchmark import Choice, Order, Writer
+from xledit.datasets.benchmark import Choice, Writer
 from xledit.datasets.rows import CHECKS, Row
-from xledit.datasets.tables import DOMAINS, Relation
+from xledit.datasets.tables import DOMAINS, Order, Relation
 from xledit.records import EditRequest, FactRecords, Kind
 from xledit.results import Inventory
 

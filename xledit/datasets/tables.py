@@ -15,6 +15,7 @@ from xledit.languages import LANGUAGES
 
 Split = Literal["dev", "test"]
 Scope = Literal["china", "world"]
+Order = Literal["first", "last"]
 Form = Literal["first", "last", "paraphrase", "translated", "portability"]
 MIN_PARAPHRASES = 3
 
@@ -101,7 +102,7 @@ class Wordings(msgspec.Struct, frozen=True, kw_only=True):
     translated: tuple[Template, ...]
     portability: dict[str, Template]
 
-    def in_order(self, order: Literal["first", "last"]) -> Template:
+    def in_order(self, order: Order) -> Template:
         """Return the main prompt with the subject in that place."""
         return self.first if order == "first" else self.last
 
