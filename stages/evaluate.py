@@ -1,6 +1,5 @@
 """Model, update and probes -> one score per probe, in every language. Without ``--update``: the unedited model, the floor."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,10 @@ import typer
 from stages.loaded import load_model
 from stages.runner import progress, run, wrote
 from xledit.editing.apply import edited
-from xledit.editing.artifacts import load_updates
+from xledit.editing.artifacts import load_edit
 from xledit.evaluation.scoring import score_probes
 from xledit.params import section
-from xledit.records import Probe
+from xledit.records import Probe, as_published
 from xledit.storage import read_json, write_json
 
 
@@ -31,11 +30,12 @@ def main(
 ) -> None:
     params = section("evaluate", EvaluateParams)
     asked = [probe for path in probes for probe in read_json(path, list[Probe])]
-    updates = load_updates(update) if update else None
+    edit = load_edit(update) if update else None
     model, tokenizer = load_model(model_manifest)
-    with edited(model, updates) if updates else nullcontext(), progress(len(asked), "probes") as step:
-        scores = score_probes(model, tokenizer, asked, params.max_tokens, step)
-    write_json(out, scores)
+    worded = as_published(asked) if section("edit.published_code", bool) else asked
+    with edited(model, edit.updates if edit else {}), progress(len(asked), "probes") as step:
+        scores = score_probes(model, tokenizer, worded, params.max_tokens, step, edit.contexts if edit else {})
+    write_json(out, [msgspec.structs.replace(score, language=probe.language) for score, probe in zip(scores, asked, strict=True)])
     wrote(out)
 
 

@@ -16,6 +16,8 @@ def main(out: Annotated[Path, typer.Option()]) -> None:
     start_torch()
     manifest = describe(section("model", ModelParams))
     log.info("%s: %s, %d layers, %.0f M parameters", manifest.name, manifest.family, manifest.num_layers, manifest.num_parameters / 1e6)
+    if manifest.probed is not None:
+        log.warning("family %s has no row in xledit/models/families.py; probed and taken: %s", manifest.family, manifest.probed)
     write_json(out, manifest)
     wrote(out)
 

@@ -1,4 +1,4 @@
-"""Raw data set -> requests, rewordings and probes per language, aligned by fact; and the audit of what was found.
+"""Raw data set -> requests, rewordings, probes and demonstrations per language, aligned by fact; and the audit of what was found.
 
 Reads the data set that ``data.source`` names. Writes one JSON per language and kind, the facts' labels, and the audit. No torch.
 """
@@ -11,6 +11,7 @@ import typer
 
 from stages.runner import log, run, wrote
 from xledit.datasets import benchmark, bizsre, bmike, clm_bench, counterfact, mzsre, zsre
+from xledit.datasets.demonstrations import draw
 from xledit.datasets.selection import RULE, select
 from xledit.params import section
 from xledit.records import Audit, FactRecords
@@ -24,7 +25,8 @@ class DataParams(benchmark.Choice, frozen=True, kw_only=True, forbid_unknown_fie
     """The ``data`` section of params.yaml: what our own benchmark offers to choose (``Choice``), and where data lie.
 
     ``path`` is the file or folder of the other data sets (``READERS``), as published; DVC does not watch it. ``skip_facts``
-    leaves out that many usable facts before taking ``edit.num_facts``.
+    leaves out that many usable facts before taking ``edit.num_facts``. ``demonstrations`` is how many other facts are made ready
+    to be shown in context: of our own benchmark's dev split, of other data sets' facts that are not edited; 0 for none.
     """
 
     source: Literal["benchmark", "clm_bench", "bizsre", "bmike", "counterfact", "mzsre", "zsre"]
@@ -32,10 +34,12 @@ class DataParams(benchmark.Choice, frozen=True, kw_only=True, forbid_unknown_fie
     clm_bench_dir: str
     clm_bench_url: str
     path: str | None
+    demonstrations: int
     skip_facts: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least("data.demonstrations", self.demonstrations, 0)
         check_at_least("skip_facts", self.skip_facts, 0)
 
 
@@ -45,12 +49,10 @@ def check_at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} is {value}; it must be at least {least}")
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="folder for requests, rewordings and probes")], audit: Annotated[Path, typer.Option()]
-) -> None:
+def main(out: Annotated[Path, typer.Option(help="folder for the records")], audit: Annotated[Path, typer.Option()]) -> None:
     data = section("data", DataParams)
     languages = section("grid.languages", tuple[str, ...])
-    num_facts = section("edit.num_facts", int)
+    num_facts, seed = section("edit.num_facts", int), section("seed", int)
     check_at_least("edit.num_facts", num_facts, 1)
     if data.source == "benchmark":
         facts, found = benchmark.read(
@@ -59,19 +61,22 @@ def main(
             data,
             num_facts=num_facts,
             skip_facts=data.skip_facts,
-            seed=section("seed", int),
+            seed=seed,
         )
+        others = benchmark.spare(Path(data.benchmark_dir), languages, data, facts, seed=seed)
     else:
-        everything, found = read_public(data, languages)
-        facts, colliding = select(everything, num_facts, data.skip_facts)
+        others, found = read_public(data, languages)
+        facts, colliding = select(others, num_facts, data.skip_facts)
         found = msgspec.structs.replace(found, num_selected=len(facts), dropped=found.dropped | colliding, rules=(*found.rules, RULE))
     log.info("%s: %d facts read, %d selected, %d dropped", found.source, found.num_read, found.num_selected, len(found.dropped))
+    demonstrations = draw(others, facts, languages, data.demonstrations, seed)
     paths = []
     for code in languages:
         parts = {
             "requests": [fact.requests[code] for fact in facts],
             "rewordings": [fact.rewordings[code] for fact in facts if code in fact.rewordings],
             "probes": [probe for fact in facts for probe in fact.probes[code]],
+            "demonstrations": demonstrations[code],
         }
         for name, records in parts.items():
             paths.append(out / name / f"{code}.json")

@@ -1,6 +1,7 @@
 """What every stage script shares: a typer app, a log with times, and errors a person can read."""
 
 import logging
+import os
 import resource
 import sys
 import time
@@ -9,8 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 from tqdm import tqdm
+
+from xledit.results import Timing
+
+# a file to which stages add what they took, one JSON a line
+TIMINGS = "XLEDIT_TIMINGS"
 
 log = logging.getLogger("xledit")
 # typer exports this one kind of usage error and not what it shares with the others
@@ -32,10 +39,15 @@ def run(command: Callable[..., None]) -> None:
         log.error("error: %s", error)
         raise SystemExit(1) from error
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    log.info(
-        "done in %.1f s, %.1f CPU s, %.1f GB at most",
-        time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20,
-    )  # fmt: skip
+    took = Timing(
+        stage=os.environ.get("DVC_STAGE", sys.argv[0]),
+        wall_s=round(time.perf_counter() - started, 2),
+        cpu_s=round(usage.ru_utime + usage.ru_stime, 2),
+    )
+    log.info("done in %.1f s, %.1f CPU s, %.1f GB at most", took.wall_s, took.cpu_s, usage.ru_maxrss / 2**20)
+    if TIMINGS in os.environ:
+        with Path(os.environ[TIMINGS]).open("ab") as file:
+            file.write(msgspec.json.encode(took) + b"\n")
 
 
 def wrote(*paths: Path) -> None:

@@ -9,6 +9,7 @@ from stages.runner import run, wrote
 from xledit.evaluation.summary import SummaryParams, summarise
 from xledit.params import section
 from xledit.records import Score
+from xledit.results import Check
 from xledit.storage import read_json, write_json
 
 
@@ -18,6 +19,7 @@ def main(
     scores: Annotated[Path, typer.Option()],
     floor: Annotated[Path, typer.Option()],
     labels: Annotated[Path, typer.Option()],
+    checks: Annotated[Path, typer.Option()],
     out: Annotated[Path, typer.Option()],
 ) -> None:
     known = section("grid.languages", tuple[str, ...])
@@ -29,6 +31,7 @@ def main(
         read_json(scores, list[Score]),
         read_json(floor, list[Score]),
         read_json(labels, dict[str, dict[str, str]]),
+        read_json(checks, list[Check]),
         section("summary", SummaryParams),
         section("seed", int),
     )

@@ -16,6 +16,7 @@ from jaxtyping import install_import_hook
 from ruamel.yaml import YAML
 
 import tests.typechecking  # noqa: F401 (the hook looks it up by name)
+from tools.overlay import set_params
 
 # the modules that pass tensors on, before any of them is imported
 install_import_hook(["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.models"], "tests.typechecking.check")
@@ -23,9 +24,14 @@ install_import_hook(["xledit.editing", "xledit.evaluation", "xledit.geometry", "
 ROOT = Path(__file__).parents[1]
 TINY = {
     "runtime.threads": 1,
+    "data.demonstrations": 2,
     "edit.num_facts": 8,
     "edit.layers": [1, 2],
+    "grid.methods": ["memit", "ike"],  # one that changes weights, one that writes text before the prompt
     "grid.rewordings": 4,
+    "methods.ike.demonstrations": 2,
+    "watch.facts": 4,
+    "watch.passages": 4,
     "vectors.steps": 3,
     "covariance.max_tokens": 300,
     "evaluate.max_tokens": 1024,
@@ -149,21 +155,6 @@ def remove_results(root: Path) -> None:
     for path in (root / "reports").rglob("*"):
         if path.is_file() and path.name != "audit.json":
             path.unlink()
-
-
-def set_params(root: Path, values: dict[str, object]) -> None:
-    """Set dotted settings of params.yaml."""
-    yaml = YAML()
-    tree = yaml.load((root / "params.yaml").read_text(encoding="utf-8"))
-    for path, value in values.items():
-        *above, name = path.split(".")
-        section = tree
-        for part in above:
-            section = section[part]
-        assert name in section, path
-        section[name] = value
-    with (root / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(tree, file)
 
 
 @pytest.fixture(scope="session")

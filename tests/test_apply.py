@@ -5,14 +5,25 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
+from transformers import PreTrainedModel
 
-from tests.tiny import CONFIGS, REQUESTS, VOCABULARY, tiny_model, tiny_tokenizer
-from xledit.editing.apply import add_update, edited, solve_layers
+from tests.tiny import CONFIGS, REQUESTS, tiny_model, tiny_tokenizer
+from xledit.editing.apply import add_update, edited, editing, solve_layers
 from xledit.editing.memory import read_memories
 from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import AlphaEdit, LayerUpdate, Memit, Method, least_change
-from xledit.models.families import FAMILIES, Family, memory_of, weight_as_out_by_in
+from xledit.editing.solvers import (
+    AlphaEdit,
+    Emmet,
+    Facts,
+    LayerUpdate,
+    Memit,
+    Method,
+    Past,
+    Rome,
+    RRome,
+    Solver,
+)
+from xledit.models.families import memory_of, weight_as_out_by_in
 
 LAYERS = (0, 1, 3)
 EXACT = Memit(old_key_weight=1e-12, regularisation=1e-9)
@@ -28,9 +39,20 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-UPDATES = {layer: LayerUpdate(left=normal(32, 3, seed=layer), right=normal(3, 32, seed=layer + 9)) for layer in LAYERS}
-OLD_KEYS = {layer: SecondMoment(torch.diag(normal(32, seed=layer).exp()), 1000) for layer in LAYERS}
 TARGETS = {layer: normal(len(REQUESTS), 32, seed=layer) for layer in LAYERS}
+
+
+def width(model: PreTrainedModel) -> int:
+    """The size of a key."""
+    return weight_as_out_by_in(memory_of(model, 0)).shape[1]
+
+
+def updates_for(model: PreTrainedModel) -> dict[int, LayerUpdate]:
+    return {layer: LayerUpdate(left=normal(32, 3, seed=layer), right=normal(3, width(model), seed=layer + 9)) for layer in LAYERS}
+
+
+def old_keys(model: PreTrainedModel, layer: int) -> SecondMoment:
+    return SecondMoment(torch.diag(normal(width(model), seed=layer).exp()), 1000)
 
 
 def weights(model: PreTrainedModel) -> dict[str, bytes]:
@@ -38,53 +60,76 @@ def weights(model: PreTrainedModel) -> dict[str, bytes]:
     return {name: tensor.contiguous().view(torch.uint8).numpy().tobytes() for name, tensor in model.state_dict().items()}
 
 
+def memory_names(model: PreTrainedModel) -> set[str]:
+    memories = {id(memory_of(model, layer).get_parameter("weight")) for layer in LAYERS}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in memories}
+
+
+def facts_at(
+    model: PreTrainedModel, layer: int, targets: dict[int, Tensor] = TARGETS, num_prefixes: int = 0, max_tokens: int = 10_000
+) -> Facts:
+    """The facts as a layer of the model has them now."""
+    memory = read_memories(model, tiny_tokenizer(), REQUESTS, [layer], num_prefixes, max_tokens)[layer]
+    return Facts(**vars(memory), targets=targets[layer], gradients=normal(len(REQUESTS), 32, seed=layer + 5))
+
+
 def values(model: PreTrainedModel, layer: int, num_prefixes: int = 0) -> Tensor:
-    return read_memories(model, tiny_tokenizer(), REQUESTS, [layer], num_prefixes, 10_000)[layer].values
+    return facts_at(model, layer, num_prefixes=num_prefixes).values
+
+
+def solvers_of(model: PreTrainedModel, method: Method) -> dict[int, Solver]:
+    return {layer: method.solver(old_keys(model, layer)) for layer in LAYERS}
+
+
+def no_past(model: PreTrainedModel) -> dict[int, Past]:
+    return {layer: Past.none(width(model), 32) for layer in LAYERS}
 
 
 def solved(
     model: PreTrainedModel, method: Method = EXACT, targets: dict[int, Tensor] = TARGETS, num_prefixes: int = 0, max_tokens: int = 10_000
 ) -> dict[int, LayerUpdate]:
-    return solve_layers(model, tiny_tokenizer(), REQUESTS, targets, OLD_KEYS, method, num_prefixes, max_tokens)
+    return solve_layers(
+        model, method, solvers_of(model, method), no_past(model), lambda layer: facts_at(model, layer, targets, num_prefixes, max_tokens)
+    )[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_edited_model_comes_back_bit_for_bit(name: str, dtype: torch.dtype) -> None:
-    model = tiny_model(name).to(dtype)
-    before = weights(model)
-    with edited(model, UPDATES):
-        assert {key for key, content in weights(model).items() if content != before[key]} == {
-            f"model.layers.{layer}.mlp.down_proj.weight" for layer in LAYERS
-        }
+    model = tiny_model(name).to(dtype)  # pyright: ignore[reportArgumentType]
+    before, updates = weights(model), updates_for(model)
+    with edited(model, updates):
+        assert {key for key, content in weights(model).items() if content != before[key]} == memory_names(model)
     assert weights(model) == before
-    with pytest.raises(KeyboardInterrupt), edited(model, UPDATES):
+    with pytest.raises(KeyboardInterrupt), edited(model, updates):
         raise KeyboardInterrupt
     assert weights(model) == before
 
 
 def test_a_second_edit_inside_the_first_is_undone_alone(model: PreTrainedModel) -> None:
-    before = weights(model)
-    with edited(model, UPDATES):
+    before, updates = weights(model), updates_for(model)
+    with edited(model, updates):
         once = weights(model)
-        with edited(model, {1: UPDATES[3]}):
+        with edited(model, {1: updates[3]}):
             assert weights(model) != once
         assert weights(model) == once
     assert weights(model) == before
 
 
 def test_an_update_adds_its_dense_change_to_the_memory(model: PreTrainedModel) -> None:
-    memory = memory_of(model, 1)
+    memory, updates = memory_of(model, 1), updates_for(model)
     before = weight_as_out_by_in(memory).double()
-    with edited(model, UPDATES):
-        torch.testing.assert_close(weight_as_out_by_in(memory).double() - before, UPDATES[1].dense(), rtol=1e-5, atol=1e-5)
+    with edited(model, updates):
+        torch.testing.assert_close(weight_as_out_by_in(memory).double() - before, updates[1].dense(), rtol=1e-5, atol=1e-5)
 
 
 def test_an_update_of_another_shape_is_refused_and_leaves_nothing_behind(model: PreTrainedModel) -> None:
     before = weights(model)
     with (
-        pytest.raises(ValueError, match=r"layer 3: the update is \(32, 31\), the memory \(32, 32\); is it from another model\?"),
-        edited(model, UPDATES | {3: LayerUpdate(normal(32, 2), normal(2, 31))}),
+        pytest.raises(
+            ValueError, match=rf"layer 3: the update is \(32, 31\), the memory \(32, {width(model)}\); is it from another model\?"
+        ),
+        edited(model, updates_for(model) | {3: LayerUpdate(normal(32, 2), normal(2, 31))}),
     ):
         pytest.fail("the model must not be edited")
     assert weights(model) == before
@@ -102,12 +147,56 @@ def test_keys_and_values_of_a_layer_are_read_after_the_layers_below_have_changed
     updates = solved(model)
     for index, layer in enumerate(LAYERS):
         with edited(model, {below: updates[below] for below in LAYERS[:index]}):
-            memory = read_memories(model, tiny_tokenizer(), REQUESTS, [layer], 0, 10_000)[layer]
-        wanted = EXACT.solver(OLD_KEYS[layer])(memory.keys, TARGETS[layer] - memory.values)
+            met = facts_at(model, layer)
+        wanted = EXACT.solver(old_keys(model, layer))(met, no_past(model)[layer])
         torch.testing.assert_close(updates[layer].dense(), wanted.dense(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", [EXACT, AlphaEdit(null_energy=0.5, ridge=0.1)])
+def test_the_facts_as_met_are_those_that_each_layer_was_solved_with(model: PreTrainedModel) -> None:
+    updates, met = solve_layers(model, EXACT, solvers_of(model, EXACT), no_past(model), lambda layer: facts_at(model, layer))
+    assert list(met) == list(updates) == list(LAYERS)
+    for index, layer in enumerate(LAYERS):
+        with edited(model, {below: updates[below] for below in LAYERS[:index]}):
+            torch.testing.assert_close(vars(met[layer]), vars(facts_at(model, layer)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [Rome(regularisation=1e-3), RRome(regularisation=1e-3)], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3_text"])
+def test_one_fact_after_another_is_the_published_formula_on_the_model_that_the_earlier_ones_left(name: str, method: Rome | RRome) -> None:
+    """arXiv 2202.05262, eq. 2, with an explicit inverse and every value read from the edited model."""
+    model, wanted = cached_model(name), dict[int, Tensor]()
+    with editing(model) as add:
+        for layer in LAYERS:
+            wanted[layer] = torch.zeros(32, 32, dtype=torch.float64)
+            metric = old_keys(model, layer).matrix + 1e-3 * old_keys(model, layer).matrix.diagonal().mean() * torch.eye(
+                32, dtype=torch.float64
+            )
+            for index in range(len(REQUESTS)):
+                facts = facts_at(model, layer, num_prefixes=2)
+                scaling = facts.bare_keys if isinstance(method, Rome) else facts.keys
+                direction = torch.linalg.inv(metric) @ facts.keys[index]
+                update = LayerUpdate(((TARGETS[layer] - facts.values)[index] / (direction @ scaling[index]))[:, None], direction[None])
+                add(layer, update)
+                wanted[layer] += update.dense()
+    for layer, update in solved(model, method, num_prefixes=2).items():
+        torch.testing.assert_close(update.dense(), wanted[layer], rtol=1e-3, atol=1e-3)
+
+
+def test_a_method_is_told_what_is_past_in_each_layer() -> None:
+    model, method = cached_model("llama"), AlphaEdit(null_energy=0.5, ridge=0.1)
+    past = {layer: Past(normal(3, 32, seed=layer), normal(3, 32), normal(2, 32, seed=layer + 7)) for layer in LAYERS}
+    updates, met = solve_layers(model, method, solvers_of(model, method), past, lambda layer: facts_at(model, layer))
+    for layer, update in updates.items():
+        wanted = method.solver(old_keys(model, layer))(met[layer], past[layer])
+        torch.testing.assert_close(update.dense(), wanted.dense())
+        assert not torch.allclose(
+            update.dense(), method.solver(old_keys(model, layer))(met[layer], no_past(model)[layer]).dense(), rtol=0.1
+        )
+
+
+@pytest.mark.parametrize(
+    "method", [EXACT, AlphaEdit(null_energy=0.5, ridge=0.1), Rome(regularisation=0.1)], ids=lambda method: type(method).__name__
+)
 def test_solving_leaves_the_model_bit_for_bit_as_it_was(model: PreTrainedModel, method: Method) -> None:
     before = weights(model)
     solved(model, method)
@@ -131,22 +220,30 @@ def test_a_target_that_is_not_finite_names_the_method_and_the_layer_and_leaves_t
     assert weights(model) == before
 
 
-def test_a_method_without_a_solution_is_named_with_its_settings() -> None:
-    with pytest.raises(ValueError, match=r"AlphaEdit, layer 0: .*no null space.*null_energy=1e-09"):
-        solved(cached_model("llama"), AlphaEdit(null_energy=1e-9, ridge=0.1))
-
-
-def test_a_family_that_stores_its_memory_transposed_needs_only_a_row_to_be_edited_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "gpt2", Family(layers="transformer.h", memory="mlp.c_proj", final_norm="transformer.ln_f"))
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_inner=32, n_layer=4, n_head=4)).eval()
-    model.requires_grad_(False)
+def test_a_method_without_a_solution_is_named_with_its_settings_and_the_model_is_as_it_was() -> None:
+    model, method = cached_model("llama"), Emmet(regularisation=0.01)
     before = weights(model)
-    memory = read_memories(model, tiny_tokenizer(), REQUESTS, [1], 0, 10_000)[1]
-    with edited(model, {1: least_change(memory.keys, memory.keys, TARGETS[1] - memory.values, ridge=0)}):
-        torch.testing.assert_close(values(model, 1), TARGETS[1], rtol=1e-4, atol=1e-4)
-    with edited(model, solved(model)):
-        torch.testing.assert_close(values(model, 3), TARGETS[3], rtol=1e-4, atol=1e-4)
+
+    def one_key_in_layer_1(layer: int) -> Facts:
+        facts = facts_at(model, layer)
+        return facts.take([0, 0] if layer == 1 else [0, 1])
+
+    with pytest.raises(ValueError, match=r"Emmet, layer 1: the solve has no finite solution.*regularisation=0\.01"):
+        solve_layers(model, method, solvers_of(model, method), no_past(model), one_key_in_layer_1)
+    assert weights(model) == before
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma3_text"])
+def test_several_updates_of_one_memory_add_up_and_are_undone_together(name: str) -> None:
+    model = cached_model(name)
+    before, weight, updates = weights(model), weight_as_out_by_in(memory_of(model, 1)).double(), updates_for(model)
+    with pytest.raises(KeyboardInterrupt), editing(model) as add:
+        for layer in (1, 3, 1):
+            add(1, updates[layer])
+        torch.testing.assert_close(
+            weight_as_out_by_in(memory_of(model, 1)).double(), weight + 2 * updates[1].dense() + updates[3].dense(), rtol=1e-5, atol=1e-5
+        )
+        raise KeyboardInterrupt
     assert weights(model) == before
 
 

@@ -15,7 +15,10 @@ from tests.conftest import set_params
 
 ROOT = Path(__file__).parents[1]
 PREPARE = "prepare --out artifacts --audit reports/data.json"
-SUMMARISE = "summarise --method memit --edit zh --scores scores.json --floor floor.json --labels labels.json --out reports/memit-zh.json"
+SUMMARISE = (
+    "summarise --method memit --edit zh --scores scores.json --floor floor.json --checks checks.json --labels labels.json "
+    "--out reports/memit-zh.json"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def folder(prepared: Folder, tmp_path: Path) -> Folder:
 
 def test_good_input_writes_every_language_and_kind(prepared: Folder) -> None:
     written = {str(path.relative_to(prepared.root)) for path in prepared.outputs()}
-    kinds = ("requests", "rewordings", "probes")
+    kinds = ("requests", "rewordings", "probes", "demonstrations")
     assert written == {f"artifacts/{kind}/{code}.json" for kind in kinds for code in ("zh", "en")} | {
         "artifacts/labels.json",
         "reports/data.json",
@@ -109,7 +112,8 @@ def test_bad_input_ends_with_one_readable_line(folder: Folder, harm: Callable[[P
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("edit.num_facts", 0), ("edit.num_facts", -1), ("data.probes.near", -1), ("data.skip_facts", -1)]
+    ("path", "value"),
+    [("edit.num_facts", 0), ("edit.num_facts", -1), ("data.probes.near", -1), ("data.skip_facts", -1), ("data.demonstrations", -1)],
 )
 def test_a_count_below_its_least_value_is_refused_by_name(folder: Folder, monkeypatch: pytest.MonkeyPatch, path: str, value: int) -> None:
     monkeypatch.chdir(folder.root)

@@ -7,7 +7,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.datasets import benchmark
-from xledit.editing.apply import edited, solve_layers
+from xledit.editing.apply import edited
+from xledit.editing.artifacts import SavedVectors
+from xledit.editing.combine import combination
+from xledit.editing.sequence import LocateThenEdit, edit_in_batches
 from xledit.editing.solvers import AlphaEdit, Memit, Method
 from xledit.editing.statistics import key_statistics
 from xledit.editing.targets import TargetSettings, find_targets
@@ -25,7 +28,7 @@ METHODS = (Memit(old_key_weight=30.0, regularisation=0.03), AlphaEdit(null_energ
 @pytest.fixture(scope="module")
 def embedded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     torch.set_num_threads(2)
-    params = ModelParams(name="embedded", files=str(ROOT / "data/models/embedded.json"), revision=None, dtype="float32")
+    params = ModelParams(name="embedded", files=str(ROOT / "data/models/embedded.json"), revision=None, dtype="float32", family="known")
     return load_folder(resolve(params)[0], params.dtype, "cpu")
 
 
@@ -39,14 +42,27 @@ def test_the_embedded_model_says_what_was_written_into_it(embedded: tuple[PreTra
     probes = [probe for fact in facts for probe in fact.probes[language] if probe.kind == "efficacy"]
     texts = (ROOT / f"data/corpus/{language}.txt").read_text(encoding="utf-8").splitlines()
     moments = key_statistics(model, tokenizer, texts, LAYERS, max_keys=1500, window=128)
-    targets = find_targets(model, tokenizer, requests, LAYERS, SETTINGS).targets
+    found = find_targets(model, tokenizer, requests, LAYERS, SETTINGS)
+    vectors = SavedVectors(tuple(fact.fact_id for fact in facts), found.memories, found.targets, found.gradients)
     before = score_probes(model, tokenizer, probes, 1024)
     weights = [memory_of(model, layer).get_parameter("weight").clone() for layer in LAYERS]
     assert sum(exact(score, score) for score in before) <= 1
 
     def says(method: Method) -> float:
-        updates = solve_layers(model, tokenizer, requests, targets, moments, method, 0, 1024)
-        with edited(model, updates):
+        alone = combination(language, (language,))
+        editor = LocateThenEdit(
+            model,
+            tokenizer,
+            method,
+            alone,
+            {language: requests},
+            {language: vectors},
+            {language: moments},
+            SETTINGS,
+            published_code=False,
+        )
+        (step,) = edit_in_batches(model, alone, len(requests), None, editor)
+        with edited(model, step.updates):
             after = score_probes(model, tokenizer, probes, 1024)
         return sum(exact(score, was) for score, was in zip(after, before, strict=True))
 

@@ -12,6 +12,7 @@ from xledit.models.families import (
     family_of,
     final_norm_of,
     head_logits,
+    known_family,
     layers_of,
     memory_of,
     weight_as_out_by_in,
@@ -37,7 +38,7 @@ def test_a_change_of_the_memorys_value_reaches_the_residual_stream_through_the_n
     model: PreTrainedModel, layer: int
 ) -> None:
     memory, block = memory_of(model, layer), layers_of(model)[layer]
-    norm = family_of(model.config.model_type).norm_after_memory
+    norm = family_of(model).norm_after_memory
     (_key, value), (_before, residual) = record(model, [memory, block], IDS, MASK)
     delta = torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
     with added(memory, lambda output: output + delta):
@@ -75,6 +76,16 @@ def test_the_head_of_the_normed_last_state_gives_the_models_own_logits(model: Pr
     assert_the_head_gives_the_models_own_logits(model)
 
 
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (0,)])
+def test_the_head_takes_states_of_any_shape(model: PreTrainedModel, shape: tuple[int, ...]) -> None:
+    hidden = torch.randn(*shape, 32, generator=torch.Generator().manual_seed(2))
+    logits = head_logits(model, hidden)
+    assert logits.shape == (*shape, VOCABULARY)
+    one_by_one = [head_logits(model, state) for state in hidden.reshape(-1, 32)]
+    for found, wanted in zip(logits.reshape(-1, VOCABULARY), one_by_one, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_the_head_caps_logits_softly_where_the_model_does() -> None:
     model = tiny_model("gemma3_text")
     model.config.final_logit_softcapping = 3.0
@@ -83,8 +94,10 @@ def test_the_head_caps_logits_softly_where_the_model_does() -> None:
 
 
 def test_an_unknown_family_is_told_the_known_ones_and_the_row_to_add() -> None:
-    with pytest.raises(ValueError, match=r"'bloom' has no row; known: llama, .*gemma3_text\. Add \"bloom\": Family\(.*families\.py"):
-        family_of("bloom")
+    with pytest.raises(
+        ValueError, match=r"'opt' has no row; known: llama, .*falcon\. Add \"opt\": Family\(.*families\.py, or set model\.family: auto"
+    ):
+        known_family("opt")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ import msgspec
 import pytest
 import safetensors.torch
 import torch
-from transformers import GPT2Config
+from transformers import StableLmConfig
 
-from tests.tiny import CONFIGS, VOCABULARY, save_tiny, tiny_model, tiny_tokenizer
+from tests.tiny import CONFIGS, SIZES, VOCABULARY, random_model, save_tiny, tiny_model, tiny_tokenizer
+from xledit.models.families import FAMILIES, Family, family_of, memory_of
 from xledit.models.loading import ModelParams, describe, fingerprint, load, load_folder, pick_device, resolve
-from xledit.storage import sha256, write_json
+from xledit.results import ModelManifest
+from xledit.storage import read_json, sha256, write_json
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IDS = torch.arange(2, 40)[None]
@@ -76,7 +78,7 @@ def whole_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def params(name: Path | str, files: Path | str | None = None, revision: str | None = None) -> ModelParams:
-    return ModelParams(name=str(name), files=str(files or name), revision=revision, dtype="float32")
+    return ModelParams(name=str(name), files=str(files or name), revision=revision, dtype="float32", family="known")
 
 
 def flip_a_byte(file: Path) -> None:
@@ -107,8 +109,10 @@ def test_a_saved_model_of_every_family_is_described_and_loaded_as_it_was(name: s
     chosen = params(save_tiny(tmp_path / "model", name))
     manifest = describe(chosen)
     assert (manifest.source, manifest.family, manifest.num_layers) == ("folder", CONFIGS[name].model_type, 4)
-    assert (manifest.d_model, manifest.d_key, manifest.vocabulary) == (32, 32, VOCABULARY)
-    assert manifest.norm_after_memory == (name == "gemma3_text")
+    d_key = 128 if name == "bloom" else 32  # four times d_model, whatever its config says
+    assert (manifest.d_model, manifest.d_key, manifest.vocabulary) == (32, d_key, VOCABULARY)
+    assert manifest.norm_after_memory == (name in {"gemma2", "gemma3", "gemma3_text", "olmo2"})
+    assert manifest.probed is None
     model, tokenizer = load(manifest, chosen, "cpu")
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -187,9 +191,35 @@ def test_pickled_weights_are_not_read_beside_an_adapters_safetensors_either(fold
 
 
 def test_a_family_without_a_row_is_refused_before_its_weights_are_read(folder: Path) -> None:
-    GPT2Config().save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"model family 'gpt2' has no row"):
+    StableLmConfig().save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"model family 'stablelm' has no row.*set model\.family: auto"):
         describe(params(folder))
+
+
+@pytest.fixture
+def without_row(tmp_path: Path) -> Path:
+    """A folder with a tiny model of a family that has no row."""
+    random_model(StableLmConfig(**SIZES, use_parallel_residual=True)).save_pretrained(tmp_path / "stablelm")
+    tiny_tokenizer().save_pretrained(tmp_path / "stablelm")
+    return tmp_path / "stablelm"
+
+
+def test_auto_probes_a_family_without_a_row_and_the_manifest_says_and_keeps_what_it_took(without_row: Path, tmp_path: Path) -> None:
+    chosen = msgspec.structs.replace(params(without_row), family="auto")
+    write_json(tmp_path / "model.json", describe(chosen))
+    manifest = read_json(tmp_path / "model.json", ModelManifest)
+    assert (manifest.family, manifest.num_layers, manifest.d_key, manifest.norm_after_memory) == ("stablelm", 4, 32, False)
+    assert manifest.probed == msgspec.structs.asdict(Family())  # built like Llama
+    taken = manifest.probed | {"memory": "mlp.up_proj"}
+    model, _ = load(msgspec.structs.replace(manifest, probed=taken), chosen, "cpu")
+    assert memory_of(model, 0) is model.get_submodule("model.layers.0.mlp.up_proj")
+
+
+def test_auto_takes_the_row_of_a_family_that_has_one(folder: Path) -> None:
+    chosen = msgspec.structs.replace(params(folder), family="auto")
+    manifest = describe(chosen)
+    assert manifest.probed is None
+    assert family_of(load(manifest, chosen, "cpu")[0]) is FAMILIES["llama"]
 
 
 # --- names ---

@@ -126,15 +126,20 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path, monkeypatch: pytest.Mo
         section("seed", int)
 
 
+TAGS = (
+    "rome", "r_rome", "emmet", "memit", "memit_merge", "pmet", "alphaedit", "ultraedit", "fine_tuning", "lora", "ike",
+)  # fmt: skip
+
+
 def methods() -> object:
-    return importlib.import_module("xledit.editing.solvers").Method
+    return importlib.import_module("xledit.editing.methods").AnyMethod
 
 
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ("{type: memitt, old_key_weight: 1, regularisation: 1}", ["methods.m.type", "memitt", "memit, alphaedit"]),
-        ("{old_key_weight: 1, regularisation: 1}", ["methods.m.type", "memit, alphaedit"]),
+        ("{type: memitt, old_key_weight: 1, regularisation: 1}", ["methods.m.type", "memitt", *TAGS]),
+        ("{old_key_weight: 1, regularisation: 1}", ["methods.m.type", *TAGS]),
         ("{type: memit, old_key_wait: 1, regularisation: 1}", ["methods.m.old_key_wait", "old_key_weight, regularisation"]),
         ("{type: alphaedit, null_energy: 2, ridge: 1}", ["methods.m", "null_energy is 2.0"]),
     ],
@@ -162,8 +167,13 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
         ("data", "stages.prepare:DataParams"),
         ("covariance", "stages.covariance:CovarianceParams"),
         ("vectors", "xledit.editing.targets:TargetSettings"),
+        ("edit", "stages.apply:EditParams"),
+        ("watch", "xledit.evaluation.watch:WatchParams"),
         ("methods.memit", "xledit.editing.solvers:Memit"),
         ("methods.alphaedit", "xledit.editing.solvers:AlphaEdit"),
+        ("methods.ft_l", "xledit.editing.tuning:FineTuning"),
+        ("methods.lora", "xledit.editing.tuning:Lora"),
+        ("methods.ike", "xledit.editing.incontext:Ike"),
         ("evaluate", "stages.evaluate:EvaluateParams"),
         ("summary", "xledit.evaluation.summary:SummaryParams"),
     ],
@@ -175,14 +185,23 @@ def test_the_projects_settings_fit_the_struct_that_reads_them(monkeypatch: pytes
     assert isinstance(section(path, struct), struct)
 
 
+def test_every_method_of_the_project_fits_its_type_and_every_type_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    written = section("methods", dict[str, dict[str, object]])
+    for name in written:
+        section(f"methods.{name}", methods())
+    assert {settings["type"] for settings in written.values()} == set(TAGS)
+
+
 def test_the_projects_grid_names_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     languages = section("grid.languages", tuple[str, ...])
     assert set(languages) <= set(LANGUAGES)
     assert set(languages) <= set(section("covariance.corpus", dict[str, str]))
-    assert set(section("grid.edits", tuple[str, ...])) <= {*languages, "mixed"}
-    for name in section("grid.methods", tuple[str, ...]):
-        section(f"methods.{name}", methods())
+    assert set(languages) <= set(section("watch.text", dict[str, str]))
+    for edit in section("grid.edits", tuple[str, ...]):
+        assert set(importlib.import_module("xledit.editing.combine").combination(edit, languages).languages) <= set(languages)
+    assert set(section("grid.methods", tuple[str, ...])) <= set(section("methods", dict[str, object]))
     layers = section("edit.layers", tuple[int, ...])
     assert layers == tuple(sorted(set(layers)))
     assert 0 <= section("grid.rewordings", int) <= section("edit.num_facts", int)

@@ -4,12 +4,16 @@ import msgspec
 import pytest
 
 from tests.test_metrics import scored
-from xledit.records import EditRequest, FactRecords, Probe, Score
+from xledit.records import Demonstration, EditRequest, FactRecords, Probe, Score
 
 REQUEST = EditRequest(
     fact_id="capital-001", language="zh", prompt="众所周知，法国的首都是", subject_span=(5, 7), target_new="罗马", target_true="巴黎"
 )
 PROBE = Probe(fact_id="capital-001", language="en", kind="locality", prompt="Egypt has", target_new="Rome", target_true="Cairo")
+
+DEMONSTRATION = Demonstration(
+    fact_id="capital-002", language="en", new_fact="Egypt's capital is Lima.", prompt="Egypt is ruled from", answer="Lima"
+)
 
 
 def changed(record: EditRequest | Probe, **changes: object) -> EditRequest | Probe:
@@ -46,6 +50,18 @@ def test_an_edit_needs_another_answer_than_the_true_one(record: EditRequest | Pr
         changed(record, target_new=record.target_true + padding)
 
 
+@pytest.mark.parametrize("blank", ["", "\u3000"])
+@pytest.mark.parametrize("name", ["new_fact", "prompt", "answer"])
+def test_a_demonstration_shows_something(name: str, blank: str) -> None:
+    with pytest.raises(ValueError, match=rf"capital-002 \(en\): the {name} of a demonstration is empty"):
+        Demonstration(**msgspec.structs.asdict(DEMONSTRATION) | {name: blank})
+
+
+def test_the_texts_of_a_fact_are_all_its_prompts_and_answers() -> None:
+    fact = FactRecords(fact_id="capital-001", requests={"zh": REQUEST}, rewordings={}, probes={"en": (PROBE,)})
+    assert fact.texts == ["众所周知，法国的首都是", "罗马", "巴黎", "Egypt has", "Rome", "Cairo"]
+
+
 @pytest.mark.parametrize("blank", ["", "  "])
 def test_a_probe_asks_something(blank: str) -> None:
     with pytest.raises(ValueError, match=r"capital-001 \(en\): the prompt of a locality probe is empty"):
@@ -59,11 +75,12 @@ def test_a_probe_asks_something(blank: str) -> None:
         PROBE,
         scored(),
         scored(generated=None),
+        DEMONSTRATION,
         FactRecords(fact_id="capital-001", requests={"zh": REQUEST}, rewordings={}, probes={"en": (PROBE,)}),
     ],
     ids=lambda record: type(record).__name__,
 )
-def test_records_survive_json(record: EditRequest | Probe | Score | FactRecords) -> None:
+def test_records_survive_json(record: EditRequest | Probe | Score | Demonstration | FactRecords) -> None:
     assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
 
 

@@ -201,7 +201,7 @@ def prepared() -> Path:
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    report.main(reports=folder, model_manifest=Path("model.json"))
+    report.main(reports=folder, model_manifest=Path("model.json"), results=Path("results"))
     names = ("index.html", "transfer.svg", "metrics.json", "plots/transfer.json", "plots/cosines.json")
     return {name: (folder / name).read_bytes() for name in names}
 
@@ -380,12 +380,11 @@ def test_the_names_of_compared_updates_are_those_of_the_stage() -> None:
     from xledit.editing.solvers import Memit
 
     def some(num_facts: int) -> SavedVectors:
-        keys, values, targets = torch.randn(3, num_facts, 12, dtype=torch.float64).unbind()
-        return SavedVectors(tuple(map(str, range(num_facts))), {6: LayerMemory(keys, values)}, {6: targets})
+        keys, values, targets, gradients = torch.randn(4, num_facts, 12, dtype=torch.float64).unbind()
+        return SavedVectors(tuple(map(str, range(num_facts))), {6: LayerMemory(keys, values, keys)}, {6: targets}, {6: gradients})
 
-    moment = SecondMoment(torch.eye(12, dtype=torch.float64), 12)
-    solve = Memit(old_key_weight=1.0, regularisation=0.1).solver(moment)
-    found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, solve)
+    method, moment = Memit(old_key_weight=1.0, regularisation=0.1), SecondMoment(torch.eye(12, dtype=torch.float64), 12)
+    found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, method, moment)
     assert set(found) == {name for name in updates("memit")[0].pairs if name.startswith("half")}
 
 

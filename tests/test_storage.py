@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
+from xledit.editing.artifacts import SavedEdit, load_edit, load_moments, load_vectors, save_edit, save_moments, save_vectors
+from xledit.editing.memory import LayerMemory
+from xledit.editing.second_moment import SecondMoment
+from xledit.editing.solvers import LayerUpdate
+from xledit.editing.targets import EditVectors
 from xledit.storage import read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
 
 ROOT = Path(__file__).parents[1]
@@ -195,3 +201,81 @@ def test_a_missing_file_says_how_to_get_it(tmp_path: Path, read: Callable[[Path,
 def test_the_hash_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256(tmp_path / "x") == hashlib.sha256(b"abc").hexdigest()
+
+
+# tensor artifacts
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def some_vectors(num_facts: int) -> EditVectors:
+    """Vectors of two layers, with keys of five numbers and values of three."""
+    sizes = {"keys": 5, "values": 3, "bare_keys": 5}
+    return EditVectors(
+        memories={
+            layer: LayerMemory(
+                **{name: normal(num_facts, size, seed=10 * layer + place) for place, (name, size) in enumerate(sizes.items())}
+            )
+            for layer in (4, 11)
+        },
+        targets={layer: normal(num_facts, 3, seed=10 * layer + 5) for layer in (4, 11)},
+        gradients={layer: normal(num_facts, 3, seed=10 * layer + 6) for layer in (4, 11)},
+        losses=normal(num_facts, seed=1),
+        steps=normal(num_facts, seed=2),
+    )
+
+
+@pytest.mark.parametrize("num_facts", [0, 1, 2])
+def test_edit_vectors_come_back_bit_for_bit(tmp_path: Path, num_facts: int) -> None:
+    path, vectors, fact_ids = tmp_path / "zh.safetensors", some_vectors(num_facts), tuple("ab"[:num_facts])
+    save_vectors(path, fact_ids, vectors)
+    back = load_vectors(path)
+    assert back.fact_ids == fact_ids
+    assert list(back.memories) == list(back.targets) == list(back.gradients) == [4, 11]
+    for layer, memory in vectors.memories.items():
+        wanted = vars(memory) | {"targets": vectors.targets[layer], "gradients": vectors.gradients[layer]}
+        torch.testing.assert_close(vars(back.facts(layer)), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(vars(back.memories[layer]), vars(memory), rtol=0, atol=0)
+        torch.testing.assert_close(back.deltas(layer), vectors.targets[layer] - memory.values, rtol=0, atol=0)
+
+
+def test_edit_vectors_of_other_facts_than_their_file_says_are_refused(tmp_path: Path) -> None:
+    save_vectors(tmp_path / "zh.safetensors", ("a", "b", "c"), some_vectors(2))
+    with pytest.raises(ValueError, match=r"zh\.safetensors: holds 3 facts and tensors of another length; delete it and run `dvc repro`"):
+        load_vectors(tmp_path / "zh.safetensors")
+
+
+def test_an_edit_comes_back_to_the_precision_of_the_weights(tmp_path: Path) -> None:
+    updates = {layer: LayerUpdate(normal(3, 2, seed=layer), normal(2, 5, seed=layer + 1)) for layer in (4, 11)}
+    contexts = {"fact-1": "新事实：法国的首都是东京。\n", "fact-2": ""}
+    save_edit(tmp_path / "edit.safetensors", "memit", "mixed", SavedEdit(updates, contexts))
+    back = load_edit(tmp_path / "edit.safetensors")
+    assert back.contexts == contexts
+    assert list(back.updates) == [4, 11]
+    for layer, update in updates.items():
+        for found, wanted in ((back.updates[layer].left, update.left), (back.updates[layer].right, update.right)):
+            torch.testing.assert_close(found, wanted.float().double(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("saved", [SavedEdit({}, {"fact-1": "提示："}), SavedEdit({}, {})])
+def test_an_edit_of_text_alone_comes_back(tmp_path: Path, saved: SavedEdit) -> None:
+    save_edit(tmp_path / "edit.safetensors", "ike", "zh", saved)
+    assert load_edit(tmp_path / "edit.safetensors") == saved
+
+
+def test_second_moments_come_back_bit_for_bit(tmp_path: Path) -> None:
+    moments = {layer: SecondMoment(normal(5, 5, seed=layer), 100 + layer) for layer in (4, 11)}
+    save_moments(tmp_path / "zh.safetensors", moments)
+    back = load_moments(tmp_path / "zh.safetensors")
+    assert {layer: moment.num_keys for layer, moment in back.items()} == {4: 104, 11: 111}
+    for layer, moment in moments.items():
+        torch.testing.assert_close(back[layer].matrix, moment.matrix, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("load", [load_edit, load_vectors, load_moments])
+def test_one_artifact_is_not_taken_for_another(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    write_tensors(tmp_path / "x.safetensors", ARRAYS, {"layer": 3})
+    with pytest.raises(ValueError, match="delete it and run `dvc repro`"):
+        load(tmp_path / "x.safetensors")

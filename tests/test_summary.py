@@ -10,7 +10,7 @@ from tests.test_metrics import LIKELY, UNLIKELY, scored
 from xledit.evaluation.metrics import METRICS
 from xledit.evaluation.summary import SummaryParams, summarise
 from xledit.records import AnswerScore, Score
-from xledit.results import CellSummary
+from xledit.results import CellSummary, Check
 
 FACTS = ("a", "b", "c", "d")
 HALF = AnswerScore(logprob=-1.0, tokens=(1, 2), argmax=(1, 9))  # half of the new answer's tokens are the argmax
@@ -41,8 +41,14 @@ AFTER = scores({"zh": "abcd", "en": "ab"})
 LABELS = {fact: {"order": "first" if fact in "ab" else "last", "split": "test"} for fact in FACTS}
 
 
+CHECKS = [
+    Check(num_facts=num_facts, fresh=0.5, kept=None, text_nats={"zh": 3.0}, weight_norms={"4": 1.0}, collapsed=False)
+    for num_facts in (0, 4)
+]
+
+
 def summary(edit: str, languages: Sequence[str], after: list[Score] = AFTER, before: list[Score] = BEFORE) -> CellSummary:
-    return summarise("memit", edit, languages, after, before, LABELS, SummaryParams(resamples=50, examples=2), seed=3)
+    return summarise("memit", edit, languages, after, before, LABELS, CHECKS, SummaryParams(resamples=50, examples=2), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +143,10 @@ def test_examples_are_the_first_free_answers_of_each_language(found: CellSummary
 
 def test_it_says_what_it_is_about(found: CellSummary) -> None:
     assert (found.method, found.edit, found.edit_languages, found.num_facts) == ("memit", "zh", ("zh",), 4)
+
+
+def test_checks_are_passed_on_in_their_order(found: CellSummary) -> None:
+    assert found.checks == tuple(CHECKS)
 
 
 def test_the_order_of_facts_and_probes_does_not_matter(found: CellSummary) -> None:

@@ -12,6 +12,9 @@ JAPANESE = """京都は千年以上にわたって都が置かれた古い町で
 そばは、そばの実をひいた粉から作る細い麺で、温かいつゆでも冷たいつゆでも食べる。
 俳句は五、七、五の十七音からなる短い詩で、季節を表す言葉を入れる決まりがある。
 """
+HELD_OUT = """朝の市場には、とれたばかりの魚や野菜を売る人の声がひびいている。
+図書館の窓からは、川に沿って続く桜の並木が見える。
+"""
 
 
 @pytest.mark.slow
@@ -20,12 +23,14 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
     project = new_project(root, environment(tmp_path))
     remove_results(root)
     (root / "data/corpus/ja.txt").write_text(JAPANESE, encoding="utf-8")
+    (root / "data/corpus/heldout/ja.txt").write_text(HELD_OUT, encoding="utf-8")
     # the files of a language are named in dvc.yaml, because DVC cannot make lists from params
     stages = (root / "dvc.yaml").read_text(encoding="utf-8")
     stages = (
         stages.replace("/en.", "/ja.")
         .replace("-en.safetensors", "-ja.safetensors")
         .replace("${covariance.corpus.en}", "${covariance.corpus.ja}")
+        .replace("${watch.text.en}", "${watch.text.ja}")
     )
     (root / "dvc.yaml").write_text(stages, encoding="utf-8")
     changes = {
@@ -35,6 +40,7 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
         "grid.edits": ["zh", "ja", "mixed"],
         "grid.methods": ["memit"],
         "covariance.corpus": {"zh": "data/corpus/zh.txt", "ja": "data/corpus/ja.txt"},
+        "watch.text": {"zh": "data/corpus/heldout/zh.txt", "ja": "data/corpus/heldout/ja.txt"},
         "data.split": "dev",
     }
     set_params(root, TINY | changes)
@@ -43,6 +49,7 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
     assert list(summary["metrics"]) == ["ja", "zh"]
     assert list(summary["transfer"]) == ["ja"]
     assert summary["num_facts"] == TINY["edit.num_facts"]
+    assert [list(check["text_nats"]) for check in summary["checks"]] == [["zh", "ja"]] * 2
     requests = read_json(root / "artifacts/requests/ja.json")
     assert {request["fact_id"].rpartition("-")[0] for request in requests} == {"landmark_city"}  # type: ignore[index]
     page = (root / "reports/index.html").read_text(encoding="utf-8")

@@ -8,14 +8,24 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    Starcoder2Config,
 )
 
 from xledit.records import EditRequest
@@ -37,13 +47,42 @@ SIZES = {
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
+# what configs of older families call these sizes
+OLDER = {
+    "n_embd": 32,
+    "n_inner": 32,
+    "n_layer": 4,
+    "n_head": 4,
+    "vocab_size": VOCABULARY,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+WINDOWS = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
+CAPS = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 8.0}
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 5, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SIZES, tie_word_embeddings=False),
     "llama-tied": LlamaConfig(**SIZES, tie_word_embeddings=True, mlp_bias=True),
     "mistral": MistralConfig(**SIZES, sliding_window=6),
     "qwen2": Qwen2Config(**SIZES),
     "qwen3": Qwen3Config(**SIZES, head_dim=8),
-    "gemma3_text": Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=6, layer_types=["sliding_attention", "full_attention"] * 2),
+    "phi3": Phi3Config(**SIZES, sliding_window=6),
+    "starcoder2": Starcoder2Config(**SIZES, sliding_window=6, use_bias=True),
+    "gemma2": Gemma2Config(**SIZES, head_dim=8, **WINDOWS, **CAPS),
+    "gemma3_text": Gemma3TextConfig(**SIZES, head_dim=8, **WINDOWS),
+    "gemma3": Gemma3Config(text_config=SIZES | {"head_dim": 8} | WINDOWS, vision_config=VISION),
+    # without a norm before its MLP, keys would soon be too large for float32 to be exact to five decimals
+    "olmo2": Olmo2Config(**SIZES, rms_norm_eps=2.0),
+    "gpt2": GPT2Config(**OLDER),
+    "gpt2-untied": GPT2Config(**OLDER, tie_word_embeddings=False, scale_attn_by_inverse_layer_idx=True),
+    "gptj": GPTJConfig(**OLDER, rotary_dim=4),
+    "gpt_neox": GPTNeoXConfig(**SIZES, use_parallel_residual=True),
+    "gpt_neox-sequential": GPTNeoXConfig(**SIZES, use_parallel_residual=False, tie_word_embeddings=True),
+    "bloom": BloomConfig(**SIZES),
+    "falcon": FalconConfig(**SIZES, ffn_hidden_size=32, parallel_attn=True, multi_query=True),
+    "falcon-sequential": FalconConfig(**SIZES, ffn_hidden_size=32, parallel_attn=False, alibi=True, bias=True),
+    "falcon-new": FalconConfig(**SIZES, ffn_hidden_size=32, new_decoder_architecture=True, num_kv_heads=2),
 }
 
 # the subject stands first, in the middle and last, in both scripts
@@ -68,9 +107,14 @@ REQUESTS = tuple(
 
 
 def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
-    """Return a random model of a family, frozen, with weights large enough that its layers matter."""
+    """Return a random model of a family in ``CONFIGS``, frozen, with weights large enough that its layers matter."""
+    return random_model(CONFIGS[name], seed)
+
+
+def random_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """Return the same of any config."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name]))  # the model keeps its config and may change it
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # the model keeps its config and may change it
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

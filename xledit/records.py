@@ -3,7 +3,8 @@
 Records are flat and worded in one language each; a *pair* is two records with one ``fact_id``.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -67,6 +68,24 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_targets(self.fact_id, self.language, self.target_new, self.target_true)
 
 
+class Demonstration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One example for a context, in one language: told ``new_fact``, a sentence, ``prompt`` is continued by ``answer``.
+
+    The fact is none that is edited; demonstrations of several languages with one ``fact_id`` say the same.
+    """
+
+    fact_id: str
+    language: str
+    new_fact: str
+    prompt: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        for name in ("new_fact", "prompt", "answer"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"fact {self.fact_id} ({self.language}): the {name} of a demonstration is empty")
+
+
 class AnswerScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model says of one answer: sum of its tokens' log-probabilities (nats), its tokens, and the argmax at each."""
 
@@ -110,6 +129,12 @@ class FactRecords(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     probes: dict[str, tuple[Probe, ...]]
     labels: dict[str, str] = {}
 
+    @property
+    def texts(self) -> list[str]:
+        """All prompts and answers of the fact, in all languages."""
+        asked = [*self.requests.values(), *self.rewordings.values(), *(probe for probes in self.probes.values() for probe in probes)]
+        return [text for record in asked for text in (record.prompt, record.target_new, record.target_true)]
+
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``prepare`` found in a data set and what it did about it.
@@ -124,3 +149,13 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     defects: dict[str, dict[str, int]]
     dropped: dict[str, str]
     rules: tuple[str, ...]
+
+
+# what published editing code takes every text for: a space goes before the answer, openings and drift prompt are English
+PUBLISHED_LANGUAGE = "en"
+Worded = TypeVar("Worded", EditRequest, Probe)
+
+
+def as_published(records: Sequence[Worded]) -> list[Worded]:
+    """Return the records as published code treats all of them: as English, whatever their words."""
+    return [msgspec.structs.replace(record, language=PUBLISHED_LANGUAGE) for record in records]

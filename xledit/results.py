@@ -1,6 +1,6 @@
 """What the stages conclude, as they write it to JSON and the report reads it: plain structs, no torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -8,7 +8,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the ``model`` stage writes: the exact bytes behind a name. ``weights`` hashes all files that make the model."""
+    """What the ``model`` stage writes: the exact bytes behind a name.
+
+    ``weights`` hashes all files that make the model. ``probed`` is the row of a family that has none in ``FAMILIES``, as
+    ``model.family: auto`` found it: field of the row to module path.
+    """
 
     name: str
     revision: str | None
@@ -22,6 +26,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     num_parameters: int
     norm_after_memory: bool
     weights: str
+    probed: dict[str, str | None] | None = None
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,11 +90,29 @@ class GroupSummary(msgspec.Struct, frozen=True, kw_only=True):
     transfer: dict[str, dict[str, Estimate]]
 
 
+class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One look at a model in the middle of its edits.
+
+    ``num_facts`` counts the facts written so far. ``fresh`` is the share of the newest batch that the model recalls, ``kept`` that of
+    a sample of all earlier facts (None before there are any). ``text_nats`` is the mean negative log-probability of a token
+    of held-out text (nats) by language. ``weight_norms`` is the Frobenius norm of a layer's memory over that of the unedited
+    one, by layer: 1 is untouched, a model that is about to break grows. What is not finite is null in JSON and comes back
+    as None. ``collapsed`` is what the function ``collapsed`` says of ``text_nats``.
+    """
+
+    num_facts: int
+    fresh: float
+    kept: float | None
+    text_nats: dict[str, float | None]
+    weight_norms: dict[str, float | None]
+    collapsed: bool
+
+
 class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One edited model. ``metrics`` and ``floor`` are by probe language and metric; ``transfer`` by other language and metric.
 
     ``trans`` is the paper's measure (the smallest over the largest reliability). ``groups`` are facts that share a label,
-    where there are several of that label.
+    where there are several of that label. ``checks`` say how the model fared batch by batch; empty where no weight changed.
     """
 
     method: str
@@ -101,6 +124,7 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     transfer: dict[str, dict[str, Estimate]]
     trans: Estimate
     groups: tuple[GroupSummary, ...] = ()
+    checks: tuple[Check, ...] = ()
     examples: tuple[Example, ...]
 
 
@@ -184,3 +208,22 @@ class UpdateGeometry(msgspec.Struct, frozen=True, kw_only=True):
     random_key_angle: float
     random_value_angle: float
     chance_neurons: float
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage took, with loading: seconds by the clock and of the processor."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """A run beside the default one: what it asks, the commit, the settings that differ, and what its stages took, by stage."""
+
+    name: str
+    what: str
+    commit: str
+    date: str
+    params: dict[str, Any]
+    timings: dict[str, Timing]

@@ -76,6 +76,30 @@ def read(
     return records, Audit(source="benchmark", num_read=num_read, num_selected=len(records), defects=defects, dropped=dropped, rules=RULES)
 
 
+def spare(folder: Path, languages: Sequence[str], params: Choice, edited: Sequence[FactRecords], *, seed: int) -> list[FactRecords]:
+    """Return the records of dev's facts that have nothing to do with ``edited``: examples to show beside the edits.
+
+    No name of their subjects stands in an edited fact's prompts or answers, or is a name of its subject. Each has one
+    locality question, about a fact for which this holds, too. A run on test shows it nothing of test.
+    """
+    relations = read_tables(folder, languages)
+    dev = [relation for relation in relations if relation.split == "dev"]
+    known = {fact.fact_id: fact for relation in relations for fact in relation.facts}
+    texts = [text for fact in edited for text in (*fact.texts, *known[fact.fact_id].subject_names)]
+    everything = "\n".join(texts).casefold()
+    touched = {
+        fact.fact_id for relation in dev for fact in relation.facts if any(name.casefold() in everything for name in fact.subject_names)
+    }
+    facts = [
+        fact
+        for relation in dev
+        for fact in relation.facts
+        if fact.fact_id not in touched and (params.world_knowledge or fact.scope == "china")
+    ]
+    writer, orders = Writer(dev, msgspec.structs.replace(params, probes={"locality": 1}), seed), alternate(facts, params.order)
+    return [writer.records(fact, orders[fact.fact_id], touched) for fact in facts]
+
+
 def in_turn(tables: Sequence[Sequence[Fact]]) -> Iterator[Fact]:
     """Yield one fact of each table in turn, so that any first N cover the tables evenly; none whose subject has been yielded."""
     waiting, taken = [iter(table) for table in tables], set[tuple[str, ...]]()

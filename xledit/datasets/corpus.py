@@ -1,4 +1,4 @@
-"""Running text per language, for the statistics of keys: a text file, or any data set of the datasets library."""
+"""Running text per language, for the statistics of keys and for watching a model: a text file, or any data set of the datasets library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ MAX_PASSAGES = 100_000
 BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
 
-def read_texts(code: str, corpus: Mapping[str, str]) -> list[str]:
-    """Return the passages of the language's corpus, none of them blank.
+def read_texts(code: str, corpus: Mapping[str, str], setting: str = "covariance.corpus") -> list[str]:
+    """Return the passages of the language's text, none of them blank. ``setting`` is where params.yaml names it.
 
     Raises ValueError when the language has no corpus, the file is missing, empty or not UTF-8, or the library is not installed.
     """
     if code not in corpus:
-        raise ValueError(f"covariance.corpus: no text for language {code!r}; it has: {', '.join(corpus)}")
+        raise ValueError(f"{setting}: no text for language {code!r}; it has: {', '.join(corpus)}")
     source = corpus[code]
     if source.startswith(PREFIX):
         return _from_datasets(source.removeprefix(PREFIX))
@@ -24,13 +24,13 @@ def read_texts(code: str, corpus: Mapping[str, str]) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: covariance.corpus.{code}: no such file") from error
+        raise ValueError(f"{path}: {setting}.{code}: no such file") from error
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ValueError(f"{path}:{line}: not UTF-8 ({error.reason}); save the text as UTF-8") from error
     texts = [line for line in lines if line.strip()]
     if not texts:
-        raise ValueError(f"{path}: covariance.corpus.{code}: the file has no text")
+        raise ValueError(f"{path}: {setting}.{code}: the file has no text")
     return texts
 
 

@@ -67,6 +67,11 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self.subjects.values())
 
     @property
+    def subject_names(self) -> set[str]:
+        """Every name of the subject in any language."""
+        return {*self.entity, *(alias for aliases in self.subject_aliases.values() for alias in aliases)}
+
+    @property
     def answer(self) -> tuple[str, ...]:
         """The object's names in all languages read."""
         return tuple(self.objects.values())

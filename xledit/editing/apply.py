@@ -1,37 +1,44 @@
-"""The loop over layers that turns target values into updates, and the context that puts updates into a model."""
+"""Put updates into a model and take them out again, and the loop over layers that turns target values into updates."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from xledit.editing.memory import read_memories
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import LayerUpdate, Method
+from xledit.editing.solvers import Facts, LayerUpdate, Method, Past, Solver, solve_in_turn
 from xledit.models.families import memory_of, weight_as_out_by_in
-from xledit.records import EditRequest
 
 
 @contextmanager
-def edited(model: PreTrainedModel, updates: Mapping[int, LayerUpdate]) -> Iterator[None]:
-    """Add each layer's update to its memory inside the context.
+def editing(model: PreTrainedModel) -> Iterator[Callable[[int, LayerUpdate], None]]:
+    """Yield a function that adds an update to a layer's memory, any number of times.
 
     The weights come back bit for bit, from kept copies (subtracting is not exact), also when an exception passes.
     """
     kept: dict[int, Tensor] = {}
+
+    def add(layer: int, update: LayerUpdate) -> None:
+        if layer not in kept:
+            kept[layer] = weight_as_out_by_in(memory_of(model, layer)).detach().clone()
+        add_update(model, layer, update)
+
     try:
-        for layer, update in updates.items():
-            weight = weight_as_out_by_in(memory_of(model, layer))
-            kept[layer] = weight.detach().clone()
-            add_update(model, layer, update)
-        yield
+        yield add
     finally:
         for layer, weight in kept.items():
             with torch.no_grad():
                 weight_as_out_by_in(memory_of(model, layer)).copy_(weight)
+
+
+@contextmanager
+def edited(model: PreTrainedModel, updates: Mapping[int, LayerUpdate]) -> Iterator[None]:
+    """Add each layer's update to its memory inside the context. The weights come back bit for bit."""
+    with editing(model) as add:
+        for layer, update in updates.items():
+            add(layer, update)
+        yield
 
 
 def add_update(model: PreTrainedModel, layer: int, update: LayerUpdate) -> None:
@@ -46,35 +53,34 @@ def add_update(model: PreTrainedModel, layer: int, update: LayerUpdate) -> None:
 
 def solve_layers(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[EditRequest],
-    targets: Mapping[int, Float[Tensor, "facts d_model"]],
-    old_keys: Mapping[int, SecondMoment],
     method: Method,
-    num_prefixes: int,
-    max_tokens: int,
-) -> dict[int, LayerUpdate]:
-    """Return one update per layer that gives each request its target value there. The model is left as it was.
+    solvers: Mapping[int, Solver],
+    past: Mapping[int, Past],
+    facts_of: Callable[[int], Facts],
+) -> tuple[dict[int, LayerUpdate], dict[int, Facts]]:
+    """Return one update per layer that gives each fact its target value there, and the facts as each layer was met.
 
-    Keys and values of a layer are read again after the layers below it have changed. Statistics are of the unedited
-    model (published code measures later layers' on a half-edited one when its cache is cold).
+    ``facts_of`` reads keys and values of a layer; it is called after the layers below have changed. The model is left as it was.
 
-    Raises ValueError that names the method and the layer when a solve has no finite solution.
+    Raises ValueError when a solve has no finite solution, with the method and the layer.
     """
     updates: dict[int, LayerUpdate] = {}
-    with edited(model, {layer: _nothing(model, layer) for layer in targets}):
-        for layer in sorted(targets):
-            memory = read_memories(model, tokenizer, requests, (layer,), num_prefixes, max_tokens)[layer]
-            try:
-                updates[layer] = method.solver(old_keys[layer])(memory.keys, targets[layer].double() - memory.values)
-            except (ValueError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
-                raise ValueError(f"{type(method).__name__}, layer {layer}: {error} (settings: {method})") from error
-            if not updates[layer].dense().isfinite().all():
-                raise ValueError(f"{type(method).__name__}, layer {layer}: the update is not finite (settings: {method})")
-            add_update(model, layer, updates[layer])
-    return updates
+    met: dict[int, Facts] = {}
+    with editing(model) as add:
+        for layer in sorted(solvers):
+            met[layer] = facts_of(layer)
+            with naming(method, layer):
+                updates[layer] = solve_in_turn(solvers[layer], met[layer], past[layer], method.most_facts)
+                if not updates[layer].dense().isfinite().all():
+                    raise ValueError("the update is not finite")
+            add(layer, updates[layer])
+    return updates, met
 
 
-def _nothing(model: PreTrainedModel, layer: int) -> LayerUpdate:
-    d_out, d_in = weight_as_out_by_in(memory_of(model, layer)).shape
-    return LayerUpdate(left=torch.zeros(d_out, 0, dtype=torch.float64), right=torch.zeros(0, d_in, dtype=torch.float64))
+@contextmanager
+def naming(method: Method, layer: int) -> Iterator[None]:
+    """Give an error inside the method's name, the layer and the settings."""
+    try:
+        yield
+    except (ValueError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise ValueError(f"{type(method).__name__}, layer {layer}: {error} (settings: {method})") from error

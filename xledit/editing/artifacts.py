@@ -1,4 +1,4 @@
-"""The tensor artifacts that stages hand on: second moments, edit vectors and updates, to files and back."""
+"""The tensor artifacts that stages hand on: second moments, edit vectors and edits, to files and back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from xledit.editing.memory import LayerMemory
 from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import LayerUpdate
+from xledit.editing.solvers import Facts, LayerUpdate
 from xledit.editing.targets import EditVectors
 from xledit.storage import read_tensors, write_tensors
 
@@ -26,10 +26,19 @@ class _Vectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fact_ids: tuple[str, ...]
 
 
-class _Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     method: str
     edit: str
     layers: tuple[int, ...]
+    contexts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SavedEdit:
+    """What makes an edited model of the unedited one: an update per layer (float64), and the text that stands before a probe, by fact."""
+
+    updates: dict[int, LayerUpdate]
+    contexts: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,10 @@ class SavedVectors:
     fact_ids: tuple[str, ...]
     memories: dict[int, LayerMemory]
     targets: dict[int, Float[torch.Tensor, "facts d_model"]]
+
+    def facts(self, layer: int) -> Facts:
+        """Return one layer's facts as the unedited model has them."""
+        return Facts(**vars(self.memories[layer]), targets=self.targets[layer])
 
     def deltas(self, layer: int) -> Float[torch.Tensor, "facts d_model"]:
         """Return v* minus v."""
@@ -67,6 +80,7 @@ def save_vectors(path: Path, fact_ids: tuple[str, ...], vectors: EditVectors) ->
         arrays |= {
             f"keys{layer}": memory.keys.numpy(),
             f"values{layer}": memory.values.numpy(),
+            f"bare_keys{layer}": memory.bare_keys.numpy(),
             f"targets{layer}": vectors.targets[layer].numpy(),
         }
     write_tensors(path, arrays, _Vectors(tuple(vectors.memories), fact_ids))
@@ -80,23 +94,26 @@ def load_vectors(path: Path) -> SavedVectors:
         raise ValueError(f"{path}: holds {len(header.fact_ids)} facts and tensors of another length; delete it and run `dvc repro`")
     return SavedVectors(
         fact_ids=header.fact_ids,
-        memories={layer: LayerMemory(tensors[f"keys{layer}"], tensors[f"values{layer}"]) for layer in header.layers},
+        memories={
+            layer: LayerMemory(**{name: tensors[f"{name}{layer}"] for name in ("keys", "values", "bare_keys")}) for layer in header.layers
+        },
         targets={layer: tensors[f"targets{layer}"] for layer in header.layers},
     )
 
 
-def save_updates(path: Path, method: str, edit: str, updates: Mapping[int, LayerUpdate]) -> None:
-    """Write one update per layer as its two factors, float32: the weights they will be added to are no finer."""
+def save_edit(path: Path, method: str, edit: str, saved: SavedEdit) -> None:
+    """Write an edit; updates as their two factors, float32: the weights they will be added to are no finer."""
     arrays = {}
-    for layer, update in updates.items():
+    for layer, update in saved.updates.items():
         arrays |= {f"left{layer}": update.left.numpy().astype(np.float32), f"right{layer}": update.right.numpy().astype(np.float32)}
-    write_tensors(path, arrays, _Update(method, edit, tuple(updates)))
+    write_tensors(path, arrays, _Edit(method, edit, tuple(saved.updates), saved.contexts))
 
 
-def load_updates(path: Path) -> dict[int, LayerUpdate]:
-    """Return one update per layer, float64."""
-    arrays, header = read_tensors(path, _Update)
-    return {
+def load_edit(path: Path) -> SavedEdit:
+    """Return an edit."""
+    arrays, header = read_tensors(path, _Edit)
+    updates = {
         layer: LayerUpdate(torch.from_numpy(arrays[f"left{layer}"]).double(), torch.from_numpy(arrays[f"right{layer}"]).double())
         for layer in header.layers
     }
+    return SavedEdit(updates, header.contexts)

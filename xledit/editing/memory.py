@@ -1,11 +1,11 @@
 """What a layer's memory reads and gives at a fact's subject: its key and its value."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.languages import language
@@ -17,10 +17,11 @@ from xledit.records import EditRequest
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """Keys and values of one layer at the facts' subjects, float64."""
+    """Keys and values of one layer at the facts' subjects, float64: means over a fact's contexts, and the bare prompt's key."""
 
     keys: Float[Tensor, "facts d_in"]
     values: Float[Tensor, "facts d_model"]
+    bare_keys: Float[Tensor, "facts d_in"]
 
 
 def contexts(tokenizer: PreTrainedTokenizerBase, request: EditRequest, num_prefixes: int) -> list[Prompt]:
@@ -42,24 +43,32 @@ def read_memories(
     layers: Sequence[int],
     num_prefixes: int,
     max_tokens: int,
+    value_of: Callable[[PreTrainedModel, int], nn.Module] = memory_of,
 ) -> dict[int, LayerMemory]:
-    """Return key and value of each layer at the last token of every request's subject, averaged over its contexts."""
+    """Return key and value of each layer at the last token of every request's subject.
+
+    ``value_of`` gives the module whose output is called the value, by default the memory itself.
+    """
     prompts = [contexts(tokenizer, request, num_prefixes) for request in requests]
-    rows = [(fact, prompt) for fact, facts_prompts in enumerate(prompts) for prompt in facts_prompts]
-    modules = [memory_of(model, layer) for layer in layers]
-    # a memory is a matrix from keys to values
-    shapes = {layer: weight_as_out_by_in(module).shape for layer, module in zip(layers, modules, strict=True)}
-    sums = {
-        layer: [torch.zeros(len(requests), size, dtype=torch.float64) for size in (d_in, d_out)] for layer, (d_out, d_in) in shapes.items()
-    }
+    rows = [(fact, prompt, place == 0) for fact, facts_prompts in enumerate(prompts) for place, prompt in enumerate(facts_prompts)]
+    modules = [module for layer in layers for module in (memory_of(model, layer), value_of(model, layer))]
+    sums: dict[int, list[Tensor]] = {}
+    for layer in layers:
+        d_out, d_in = weight_as_out_by_in(memory_of(model, layer)).shape
+        sums[layer] = [torch.zeros(len(requests), size, dtype=torch.float64) for size in (d_in, d_out, d_in)]
     # nothing after the subject is seen by its key, so rows end there
-    cut = [prompt.tokens[: prompt.subject_last + 1] for _fact, prompt in rows]
+    cut = [prompt.tokens[: prompt.subject_last + 1] for _fact, prompt, _bare in rows]
     for batch in batches_by_length([len(row) for row in cut], max_tokens):
         ids, mask = pad([cut[index] for index in batch])
         last = torch.tensor([len(cut[index]) - 1 for index in batch])
         facts = torch.tensor([rows[index][0] for index in batch])
-        for layer, (keys, values) in zip(layers, record(model, modules, ids, mask), strict=True):
-            picked = [tensor[torch.arange(len(batch)), last].cpu().double() for tensor in (keys, values)]
-            for total, tensor in zip(sums[layer], picked, strict=True):
-                total.index_add_(0, facts, tensor)
-    return {layer: LayerMemory(*(total / (1 + num_prefixes) for total in sums[layer])) for layer in layers}
+        bare = torch.tensor([rows[index][2] for index in batch])
+        seen = record(model, modules, ids, mask)
+        for layer, (keys, _value), (_input, values) in zip(layers, seen[::2], seen[1::2], strict=True):
+            key, value = (tensor[torch.arange(len(batch)), last].cpu().double() for tensor in (keys, values))
+            for total, places, tensor in zip(sums[layer], (facts, facts, facts[bare]), (key, value, key[bare]), strict=True):
+                total.index_add_(0, places, tensor)
+    return {
+        layer: LayerMemory(keys / (1 + num_prefixes), values / (1 + num_prefixes), bare_keys)
+        for layer, (keys, values, bare_keys) in sums.items()
+    }

@@ -1,26 +1,27 @@
 """Find v*, the value that makes each fact true, by gradient descent: many facts at once, each with its own early stop.
 
 v* is sought on the memory's own output at the subject's last token, jointly for all edited layers. It does not depend
-on the method that will store it, so all methods share it.
+on the closed form that will store it, so all methods share it, but for the few that want another search (``Search``).
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.editing.memory import LayerMemory, contexts, read_memories
-from xledit.editing.solvers import check_positive
+from xledit.editing.solvers import Search, check_positive
 from xledit.languages import language
-from xledit.models.families import head_logits, memory_of
+from xledit.models.families import attention_of, head_logits, memory_of
 from xledit.models.prompts import encode_answer, encode_prompt
-from xledit.models.tracing import UpperLayers, added
+from xledit.models.tracing import UpperLayers, added, states_of
 from xledit.records import EditRequest
 
 
@@ -69,6 +70,8 @@ def find_targets(
     layers: Sequence[int],
     settings: TargetSettings,
     on_progress: Callable[[int], None] = lambda _num_facts: None,
+    search: Search | None = None,
+    value_of: Callable[[PreTrainedModel, int], nn.Module] = memory_of,
 ) -> EditVectors:
     """Return the edit vectors of all requests, in their order. ``on_progress`` is told each number of facts done.
 
@@ -76,37 +79,76 @@ def find_targets(
     the essence prompt + ``weight_decay`` |delta|^2 / |value|^2 (arXiv 2202.05262, eq. 4). Where we differ: the change is
     made to the memory's output instead of the layer's, in all edited layers jointly instead of in the last one and
     spread, because behind a norm (Gemma 3) a spread has no exact meaning; targets and prefixes are in the language
-    of the request.
+    of the request. ``search`` and ``value_of`` (the module whose output is changed) are for methods that want it otherwise.
 
     Raises ValueError that names fact, layers and settings when a loss is not finite.
     """
-    memories = read_memories(model, tokenizer, requests, layers, settings.num_prefixes, max_tokens=2048)
-    # similar lengths after the subject go together: less padding
-    tails = [len(tokenizer(request.prompt[request.subject_span[1] :] + request.target_new).input_ids) for request in requests]
-    by_length = sorted(range(len(requests)), key=lambda index: (tails[index], index))
+    search = search or Search()
+    memories = read_memories(model, tokenizer, requests, layers, settings.num_prefixes, max_tokens=2048, value_of=value_of)
+    sites = [value_of(model, layer) for layer in layers]
+    if search.attention:
+        sites += [attention_of(model, layer) for layer in layers]
     targets = {layer: torch.zeros_like(memories[layer].values) for layer in layers}
     losses, steps = torch.zeros(len(requests), dtype=torch.float64), torch.zeros(len(requests), dtype=torch.float64)
-    for start in range(0, len(requests), settings.batch_size):
-        chosen = by_length[start : start + settings.batch_size]
-        batch = _Batch(model, tokenizer, [requests[index] for index in chosen], layers, settings)
-        batch_targets, losses[chosen], steps[chosen] = batch.optimise(on_progress)
-        for layer in layers:
-            targets[layer][chosen] = batch_targets[layer]
+    for chosen, owners in _groups(tokenizer, requests, settings.batch_size, search.merge):
+        batch = _Batch(model, tokenizer, [requests[index] for index in chosen], owners, layers[0], sites, len(layers), settings)
+        found = batch.optimise(on_progress)
+        losses[chosen], steps[chosen] = found.losses, found.steps
+        for layer, target in zip(layers, found.targets, strict=False):
+            targets[layer][chosen] = target
     return EditVectors(memories=memories, targets=targets, losses=losses, steps=steps)
 
 
+def _groups(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], batch_size: int, merge: bool
+) -> list[tuple[list[int], list[int]]]:
+    """Return batches of indices, similar lengths after the subject together (less padding), and each fact's owner in its batch.
+
+    Facts with one owner share a v*: itself, or with ``merge`` the first fact whose key is the same. A batch is larger than
+    ``batch_size`` only where such facts are more.
+    """
+    tails = [len(tokenizer(request.prompt[request.subject_span[1] :] + request.target_new).input_ids) for request in requests]
+    sharing: dict[object, list[int]] = {}
+    for index in sorted(range(len(requests)), key=lambda index: (tails[index], index)):
+        sharing.setdefault((requests[index].language, requests[index].up_to_subject) if merge else index, []).append(index)
+    batches: list[tuple[list[int], list[int]]] = []
+    for indices in sharing.values():
+        if not batches or len(batches[-1][0]) + len(indices) > batch_size:
+            batches.append(([], []))
+        chosen, owners = batches[-1]
+        owners += [len(chosen)] * len(indices)
+        chosen += indices
+    return batches
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one batch came to: target values by site, last losses and step counts. float64."""
+
+    targets: list[Float[Tensor, "facts d_model"]]
+    losses: Tensor
+    steps: Tensor
+
+
 class _Batch:
-    """Facts that are optimised together: their rows, the positions that enter the loss, and one change per layer."""
+    """Facts that are optimised together: their rows, the positions that enter the loss, and one change per site.
+
+    A site is a module whose output at the subject's last token is changed; the first ``num_written`` are to be written.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         requests: Sequence[EditRequest],
-        layers: Sequence[int],
+        owners: Sequence[int],
+        start: int,
+        sites: Sequence[nn.Module],
+        num_written: int,
         settings: TargetSettings,
     ) -> None:
-        self._model, self._requests, self._layers, self._settings = model, requests, layers, settings
+        self._model, self._requests, self._start, self._settings = model, requests, start, settings
+        self._sites, self._num_written = sites, num_written
         rows: list[tuple[int, ...]] = []
         subjects, facts, essence = [], [], []
         losses: list[tuple[int, int, int, float]] = []  # row, position in its tail, wanted token, weight
@@ -130,9 +172,10 @@ class _Batch:
             facts.append(fact)
             essence.append(True)
         # a row's tail begins at its subject's last token: nothing before it can change
-        self._upper = UpperLayers(model, rows, tails=subjects, start=layers[0])
+        self._upper = UpperLayers(model, rows, tails=subjects, start=start)
         device = model.device
         self._facts = torch.tensor(facts, device=device)
+        self._owners = torch.tensor(owners, device=device)
         self._essence = torch.tensor(essence, device=device)
         self._ends = torch.tensor([len(row) - 1 - at for row, at in zip(rows, subjects, strict=True)], device=device)
         self._loss_rows, self._loss_positions, self._loss_tokens = (
@@ -140,29 +183,29 @@ class _Batch:
         )
         self._loss_weights = torch.tensor([entry[3] for entry in losses], device=device)
 
-    def optimise(self, on_progress: Callable[[int], None]) -> tuple[dict[int, Float[Tensor, "facts d_model"]], Tensor, Tensor]:
-        """Return target values per layer (float64), last losses and step counts."""
-        settings, num_facts = self._settings, len(self._requests)
+    def optimise(self, on_progress: Callable[[int], None]) -> _Found:
+        """Return what gradient descent finds."""
+        settings, num_facts, sites = self._settings, len(self._requests), range(len(self._sites))
         bare = torch.tensor([int((self._facts == fact).nonzero()[0]) for fact in range(num_facts)], device=self._facts.device)
         seen: dict[int, Tensor] = {}
         with torch.no_grad():
-            base = self._forward(torch.arange(len(self._facts), device=self._facts.device), {}, seen)[1]
-        lengths = {layer: seen[layer][bare].norm(dim=1, keepdim=True) for layer in self._layers}
-        d_model = seen[self._layers[0]].shape[1]
+            base = self._forward(torch.arange(len(self._facts), device=self._facts.device), [], seen)[1]
+        lengths = [seen[site][bare].norm(dim=1, keepdim=True) for site in sites]
+        d_model = seen[0].shape[1]
         # in units of the value's root mean square; Adam is elementwise, so facts do not see one another
-        changes = {layer: torch.zeros(num_facts, d_model, device=base.device, requires_grad=True) for layer in self._layers}
-        units = {layer: lengths[layer] / d_model**0.5 for layer in self._layers}
-        optimiser = torch.optim.Adam(list(changes.values()), lr=settings.lr)
+        changes = [torch.zeros(num_facts, d_model, device=base.device, requires_grad=True) for _site in sites]
+        units = [length / d_model**0.5 for length in lengths]
+        optimiser = torch.optim.Adam(changes, lr=settings.lr)
         active = torch.ones(num_facts, dtype=torch.bool, device=base.device)
         losses, steps = torch.zeros(num_facts, device=base.device), torch.zeros(num_facts, device=base.device)
         for step in range(settings.steps + 1):
             rows = active[self._facts].nonzero()[:, 0]
-            deltas = {layer: changes[layer] * units[layer] for layer in self._layers}
+            deltas = [(changes[site] * units[site])[self._owners] for site in sites]
             with torch.set_grad_enabled(step < settings.steps):
                 nll, essence = self._forward(rows, deltas, {})
                 drift = functional.kl_div(base[active], essence, log_target=True, reduction="none").sum(1)
-                size = torch.stack([(deltas[layer] / lengths[layer]).square().sum(1) for layer in self._layers]).sum(0)
-                loss = nll[active] + settings.kl_weight * drift + settings.weight_decay * size[active]
+                size = torch.stack([(deltas[site] / lengths[site]).square().sum(1) for site in sites]).sum(0)
+                loss = self._shared(nll[active] + settings.kl_weight * drift + settings.weight_decay * size[active], active)
             self._check_finite(loss, active)
             losses[active] = loss.detach()
             steps[active] = step
@@ -174,40 +217,48 @@ class _Batch:
                 break
             optimiser.zero_grad()
             loss.sum().backward()
-            before = {layer: change.detach().clone() for layer, change in changes.items()}
+            before = [change.detach().clone() for change in changes]
             optimiser.step()
             with torch.no_grad():
-                for layer, change in changes.items():
+                for change, was in zip(changes, before, strict=True):
                     change.mul_((settings.clamp * d_model**0.5 / change.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1))
-                    change[~active] = before[layer][~active]  # momentum must not move facts that have stopped
-        return (
-            self._targets({layer: (changes[layer] * units[layer]).detach() for layer in self._layers}),
+                    change[~active] = was[~active]  # momentum must not move facts that have stopped
+        # what attention may have changed is not written anywhere, so no target may count on it
+        written = [float(site < self._num_written) for site in sites]
+        return _Found(
+            self._targets([(changes[site] * units[site] * written[site]).detach()[self._owners] for site in sites]),
             losses.cpu().double(),
             steps.cpu().double(),
         )
 
-    def _forward(self, rows: Tensor, deltas: dict[int, Tensor], seen: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    def _shared(self, loss: Tensor, active: Tensor) -> Tensor:
+        """Return the mean loss over the facts that share a v*, for each active fact."""
+        owners = self._owners[active]
+        counts = torch.bincount(owners, minlength=len(self._requests))
+        return (torch.zeros(len(self._requests), device=loss.device).index_add(0, owners, loss) / counts.clamp_min(1))[owners]
+
+    def _forward(self, rows: Tensor, deltas: Sequence[Tensor], seen: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean NLL per fact ``[facts]`` and log-probabilities after the essence prompts ``[active facts, vocab]``.
 
-        Adds ``deltas`` at the subjects, and leaves in ``seen`` each edited layer's value there.
+        Adds ``deltas`` at the subjects, site by site, and leaves in ``seen`` each site's value there.
         """
         local = torch.full_like(self._facts, -1).scatter(0, rows, torch.arange(len(rows), device=rows.device))
 
-        def inject(layer: int) -> Callable[[Tensor], Tensor]:
-            def change(output: Tensor) -> Tensor:
-                running = self._upper.running
+        def inject(site: int) -> Callable[[Any], Any]:
+            def change(output: Any) -> Any:
+                running, states = self._upper.running, states_of(output)
                 if deltas:  # a tail begins at the subject's last token
                     at = (torch.arange(len(running), device=rows.device), torch.zeros_like(running))
-                    output = output.index_put(at, deltas[layer][self._facts[running]].to(output.dtype), accumulate=True)
-                value = output.detach()[:, 0].float()
-                seen[layer] = seen.get(layer, value.new_zeros(len(rows), value.shape[1])).index_copy(0, local[running], value)
-                return output
+                    states = states.index_put(at, deltas[site][self._facts[running]].to(states.dtype), accumulate=True)
+                value = states.detach()[:, 0].float()
+                seen[site] = seen.get(site, value.new_zeros(len(rows), value.shape[1])).index_copy(0, local[running], value)
+                return (states, *output[1:]) if isinstance(output, tuple) else states
 
             return change
 
         with ExitStack() as stack:
-            for layer in self._layers:
-                stack.enter_context(added(memory_of(self._model, layer), inject(layer)))
+            for site, module in enumerate(self._sites):
+                stack.enter_context(added(module, inject(site)))
             hidden = self._upper.run(rows)
         entries = (local[self._loss_rows] >= 0).nonzero()[:, 0]
         ends = self._essence[rows].nonzero()[:, 0]
@@ -217,25 +268,25 @@ class _Batch:
         per_fact = torch.zeros(len(self._requests), device=rows.device).index_add(0, self._facts[self._loss_rows[entries]], nll)
         return per_fact, head_logits(self._model, hidden[ends, self._ends[rows[ends]]]).float().log_softmax(-1)
 
-    def _targets(self, deltas: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Return each layer's value under all changes, averaged over a fact's contexts."""
+    def _targets(self, deltas: Sequence[Tensor]) -> list[Float[Tensor, "facts d_model"]]:
+        """Return each site's value under all changes, averaged over a fact's contexts."""
         seen: dict[int, Tensor] = {}
         rows = (~self._essence).nonzero()[:, 0]
         with torch.no_grad():
             self._forward(rows, deltas, seen)
         facts = self._facts[rows].cpu()
         counts = torch.bincount(facts, minlength=len(self._requests))[:, None]
-        return {
-            layer: torch.zeros(len(self._requests), value.shape[1], dtype=torch.float64).index_add(0, facts, value.cpu().double()) / counts
-            for layer, value in seen.items()
-        }
+        return [
+            torch.zeros(len(self._requests), seen[site].shape[1], dtype=torch.float64).index_add(0, facts, seen[site].cpu().double())
+            / counts
+            for site in range(len(self._sites))
+        ]
 
     def _check_finite(self, loss: Tensor, active: Tensor) -> None:
         bad = ~loss.isfinite()
         if bad.any():
             fact = self._requests[int(active.nonzero()[:, 0][bad][0])]
             raise ValueError(
-                f"fact {fact.fact_id} ({fact.language}): v* became NaN or infinite in layers "
-                f"{list(self._layers)} (settings: {self._settings}); "
-                f"lower vectors.lr or vectors.clamp, or use model.dtype float32"
+                f"fact {fact.fact_id} ({fact.language}): v* became NaN or infinite in layers from {self._start} on "
+                f"(settings: {self._settings}); lower vectors.lr or vectors.clamp, or use model.dtype float32"
             )

@@ -1,13 +1,14 @@
 """Ask a model probes: log-probabilities of the expected answers, and what it says freely."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from xledit.languages import language
 from xledit.models.families import head_logits
 from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
 from xledit.records import AnswerScore, Probe, Score
@@ -25,20 +26,27 @@ def score_probes(
     probes: Sequence[Probe],
     max_tokens: int,
     on_progress: Callable[[int], None] = lambda _num_probes: None,
+    contexts: Mapping[str, str] = {},
 ) -> list[Score]:
     """Return one score per probe, in order; efficacy probes are also answered freely.
 
     A prompt is run once for both of its answers and for the free one. ``max_tokens`` bounds a batch of prompts (memory
-    and speed, not results). ``on_progress`` is told each number of probes done.
+    and speed, not results), contexts included: each row of a batch holds its own. ``on_progress`` is told each number of
+    probes done. ``contexts`` are by ``fact_id`` what stands before a probe's prompt, which then follows its language's
+    label (arXiv 2305.12740); what all prompts begin with is run once. Scores show the bare prompt.
+
+    Raises ValueError when there are contexts, but none for the fact of a probe.
     """
-    prompts = [encode_text(tokenizer, probe.prompt) for probe in probes]
+    prompts = [encode_text(tokenizer, _in_context(probe, contexts)) for probe in probes]
+    # without contexts nothing but an opening is shared, and a run apart would round its states otherwise
+    beginning = _Beginning(model, _shared(prompts) if contexts else ())
     answers = [
         (encode_answer(tokenizer, probe.target_new, probe.language), encode_answer(tokenizer, probe.target_true, probe.language))
         for probe in probes
     ]
     scores: dict[int, Score] = {}
     for batch in _batches([len(prompt) for prompt in prompts], [max(map(len, pair)) for pair in answers], max_tokens):
-        asked = _Asked(model, [prompts[index] for index in batch])
+        asked = _Asked(model, [prompts[index] for index in batch], beginning)
         pairs = asked.score([answers[index] for index in batch])
         free = [row for row, index in enumerate(batch) if probes[index].kind == "efficacy"]
         # an answer may be written in more tokens than the tokenizer would choose
@@ -52,6 +60,25 @@ def score_probes(
     return [scores[index] for index in range(len(probes))]
 
 
+def _in_context(probe: Probe, contexts: Mapping[str, str]) -> str:
+    """Return what the model reads of a probe: its prompt, after its label where the fact has a context."""
+    if not contexts:
+        return probe.prompt
+    if probe.fact_id not in contexts:
+        raise ValueError(f"fact {probe.fact_id} is asked about, but has none of the {len(contexts)} contexts; edit and ask the same facts")
+    return contexts[probe.fact_id] + language(probe.language).prompt_label + probe.prompt
+
+
+def _shared(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the tokens that all prompts begin with; each keeps at least its last token to itself."""
+    if not prompts:
+        return ()
+    # in the order of words, all others stand between these two
+    first, last = min(prompts), max(prompts)
+    differ = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[: min(differ, min(map(len, prompts)) - 1)]
+
+
 def _batches(prompts: Sequence[int], answers: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Return indices in batches of similar prompt and similar answer lengths: one long answer must not pad a thousand short ones."""
     batches: list[list[int]] = []
@@ -62,14 +89,39 @@ def _batches(prompts: Sequence[int], answers: Sequence[int], max_tokens: int) ->
     return batches
 
 
+class _Beginning:
+    """Tokens that many prompts begin with, read once, in a batch of one."""
+
+    def __init__(self, model: PreTrainedModel, tokens: Sequence[int]) -> None:
+        self._cache = DynamicCache()
+        if tokens:
+            ids = torch.tensor([tokens], device=model.device)
+            _run(model, ids, torch.ones_like(ids), self._cache)
+
+    def cache(self, padding: Tensor) -> DynamicCache:
+        """Return a cache as if prompts after ``padding`` (``[batch]``) masked columns had been read up to this length.
+
+        The columns of a row run on without a gap, because a sliding window counts columns: the padding pushes as many
+        tokens of the beginning out at the end, and they are read again with the rest of the prompt.
+        """
+        columns = torch.arange(self._cache.get_seq_length(), device=padding.device)
+        places = (columns - padding[:, None]).clamp_min(0)
+
+        def spread(held: Tensor | None) -> Tensor | None:
+            # a layer that shares the keys of another holds none
+            return None if held is None else held[0][:, places].transpose(0, 1)
+
+        return DynamicCache([(spread(keys), spread(values)) for keys, values, _window in self._cache])
+
+
 class _Asked:
     """A batch of prompts that have been read once, ready to be continued in several ways."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], beginning: _Beginning) -> None:
         self._model = model
         ids, self._mask = (tensor.to(model.device) for tensor in pad(prompts, left=True))
-        self._cache = DynamicCache()
-        self._first = self._run(ids, self._mask, self._cache)[:, -1]
+        self._cache = beginning.cache((1 - self._mask).sum(1))
+        self._first = _run(self._model, ids[:, self._cache.get_seq_length() :], self._mask, self._cache)[:, -1]
 
     def score(self, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[AnswerScore, AnswerScore]]:
         """Return the scores of two answers to each prompt, teacher forced; logits only where an answer token is due."""
@@ -79,7 +131,9 @@ class _Asked:
             ids, mask = (tensor.to(states.device) for tensor in pad([answer[:-1] for answer in flat]))
             cache = copy.deepcopy(self._cache)
             cache.batch_repeat_interleave(2)
-            states = torch.cat([states, self._run(ids, torch.cat([self._mask.repeat_interleave(2, dim=0), mask], dim=1), cache)], dim=1)
+            states = torch.cat(
+                [states, _run(self._model, ids, torch.cat([self._mask.repeat_interleave(2, dim=0), mask], dim=1), cache)], dim=1
+            )
         logprobs = (
             head_logits(self._model, torch.cat([states[row, : len(answer)] for row, answer in enumerate(flat)])).float().log_softmax(-1)
         )
@@ -102,11 +156,12 @@ class _Asked:
         for _ in range(max(lengths)):
             said.append(head_logits(self._model, state).argmax(-1))
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            state = self._run(said[-1][:, None], mask, cache)[:, -1]
+            state = _run(self._model, said[-1][:, None], mask, cache)[:, -1]
         return [row[:length] for row, length in zip(torch.stack(said, dim=1).tolist(), lengths, strict=True)]
 
-    def _run(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Return final hidden states ``[batch tokens d_model]`` of ``ids``; ``mask`` covers what the cache holds, too."""
-        positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        output = self._model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        return output.last_hidden_state
+
+def _run(model: PreTrainedModel, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Return final hidden states ``[batch tokens d_model]`` of ``ids``; ``mask`` covers what the cache holds, too."""
+    positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+    output = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    return output.last_hidden_state

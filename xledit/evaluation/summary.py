@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from xledit.evaluation.intervals import bootstrap
 from xledit.evaluation.metrics import METRICS, SCORE_PARTS, PerFact, harmonic, net_transfer, per_fact, trans
 from xledit.records import Score
-from xledit.results import CellSummary, Estimate, Example, GroupSummary
+from xledit.results import CellSummary, Check, Estimate, Example, GroupSummary
 
 # what is said to cross or not: preference, the paper's token accuracy, and saying the answer freely
 TRANSFER_METRICS = ("efficacy", "reliability", "exact")
@@ -35,12 +35,13 @@ def summarise(
     after: Sequence[Score],
     before: Sequence[Score],
     labels: Mapping[str, Mapping[str, str]],
+    checks: Sequence[Check],
     params: SummaryParams,
     seed: int,
 ) -> CellSummary:
     """Return the summary of one edited model from its scores and the unedited model's, on the same probes.
 
-    ``labels`` are by fact id; facts that share one are summarised apart, too.
+    ``labels`` are by fact id; facts that share one are summarised apart, too. ``checks`` are passed on.
     """
     fact_ids = list(dict.fromkeys(score.fact_id for score in after))
     languages = list(dict.fromkeys(score.language for score in after))
@@ -99,6 +100,7 @@ def summarise(
         transfer=transfer(values, floors),
         trans=estimate(lambda *samples: trans(min(map(_mean, samples)), max(map(_mean, samples))), *reliabilities),
         groups=tuple(group(label, value) for label, value in _label_values(labels, fact_ids)),
+        checks=tuple(checks),
         examples=tuple(_examples(pairs, params.examples)),
     )
 

@@ -18,7 +18,8 @@ import torch
 from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from xledit.models.families import family_of, layers_of, memory_of, weight_as_out_by_in
+from xledit.models.families import FAMILIES, Family, family_of, known_family, layers_of, memory_of, probed_as, weight_as_out_by_in
+from xledit.models.probing import probe
 from xledit.results import Dtype, ModelManifest
 from xledit.storage import read_json, sha256
 
@@ -28,12 +29,15 @@ class ModelParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``files`` is the local path whose bytes the ``model`` stage depends on: the pin file of the embedded model, or the
     folder or ``.gguf`` file that ``name`` says. ``revision`` is the commit of a hub model (40 hexadecimal digits).
+    ``family``: ``known`` takes only families that have a row in ``FAMILIES``; ``auto`` probes the structure of any other,
+    and the manifest says what it took.
     """
 
     name: str
     files: str
     revision: str | None
     dtype: Dtype
+    family: Literal["known", "auto"]
 
 
 class EmbeddedPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,18 +61,27 @@ def load(manifest: ModelManifest, params: ModelParams, device: str) -> tuple[Pre
             f"{params.name}: the model's files have changed (hash {found[:12]}..., artifacts/model.json has "
             f"{manifest.weights[:12]}...); run `dvc repro --force --single-item model`, then `dvc repro`"
         )
-    return load_folder(folder, params.dtype, device)
+    model, tokenizer = load_folder(folder, params.dtype, device, params.family)
+    if manifest.probed is not None:
+        probed_as(model, Family(**manifest.probed))  # pyright: ignore[reportArgumentType]
+    return model, tokenizer
 
 
-def load_folder(folder: Path, dtype: Dtype, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer of a local folder. Raises ValueError when its files are damaged."""
+def load_folder(
+    folder: Path, dtype: Dtype, device: str, family: Literal["known", "auto"] = "known"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return model and tokenizer of a local folder; a family without a row needs ``auto``, and gets its row later.
+
+    Raises ValueError when its files are damaged, or its family is not known.
+    """
     check_folder(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        family = AutoConfig.from_pretrained(folder, **options).model_type
+        model_type = AutoConfig.from_pretrained(folder, **options).model_type
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: its config.json cannot be read ({error})") from error
-    family_of(family)
+    if family == "known":
+        known_family(model_type)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
@@ -86,8 +99,9 @@ def load_folder(folder: Path, dtype: Dtype, device: str) -> tuple[PreTrainedMode
 def describe(params: ModelParams) -> ModelManifest:
     """Return the manifest of the model behind a name, converting it first if need be."""
     folder, source = resolve(params)
-    model, _ = load_folder(folder, params.dtype, "cpu")
-    family = family_of(model.config.model_type)
+    model, _ = load_folder(folder, params.dtype, "cpu", params.family)
+    probed = None if model.config.model_type in FAMILIES else msgspec.structs.asdict(probe(model))
+    config = model.config.get_text_config()
     return ModelManifest(
         name=params.name,
         revision=params.revision,
@@ -95,12 +109,13 @@ def describe(params: ModelParams) -> ModelManifest:
         family=model.config.model_type,
         dtype=params.dtype,
         num_layers=len(layers_of(model)),
-        d_model=model.config.hidden_size,
+        d_model=config.hidden_size,
         d_key=weight_as_out_by_in(memory_of(model, 0)).shape[1],
-        vocabulary=model.config.vocab_size,
+        vocabulary=config.vocab_size,
         num_parameters=model.num_parameters(),
-        norm_after_memory=family.norm_after_memory is not None,
+        norm_after_memory=family_of(model).norm_after_memory is not None,
         weights=fingerprint(folder),
+        probed=probed,
     )
 
 

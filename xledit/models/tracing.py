@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from xledit.models.families import final_norm_of, layers_of
+from xledit.models.families import family_of, layers_of, with_module
 from xledit.models.prompts import pad
 
 
@@ -26,23 +26,24 @@ def hooked(*handles: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 
 
 def record(model: PreTrainedModel, modules: Sequence[nn.Module], ids: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the input and the output of each module for one batch, in the order given.
+    """Return the input and the output of each module for one batch, in the order given. Rows may be padded on either side.
 
     The pass stops after the last of them. Each module must run once in a pass. No gradients.
     """
     seen: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def keep(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[index] = inputs[0].detach(), output.detach()
+    def keep(index: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            # a copy, because a parallel block may add its attention to the memory's value in place
+            seen[index] = next(iter((*args, *kwargs.values()))).detach(), states_of(output).detach().clone()
             if len(seen) == len(modules):
                 raise _Stop
 
         return hook
 
-    handles = [module.register_forward_hook(keep(index)) for index, module in enumerate(modules)]
+    handles = [module.register_forward_hook(keep(index), with_kwargs=True) for index, module in enumerate(modules)]
     with hooked(*handles), torch.no_grad(), suppress(_Stop):
-        model.base_model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+        read(model, ids.to(model.device), mask.to(model.device), use_cache=False)
     return [seen[index] for index in range(len(modules))]
 
 
@@ -57,39 +58,40 @@ class UpperLayers:
     """The layers from ``start`` on, ready to run many times on the tails of rows whose rest never changes.
 
     A row's tail begins at its position ``tails[row]``. What lies before it, and all lower layers, is run once: a causal
-    model computes there the same whatever is changed in the tail. Keys and values of attention before the tail are
-    kept; masks, positions and whatever else the layers take is captured from one ordinary pass of the model, so that no
-    family needs code of its own.
+    model computes there the same whatever is changed in the tail. A run is the model's own forward pass over the tails,
+    with the keys and values of attention before them as its cache and with the lower layers replaced by what they gave.
+    So masks, positions, ALiBi and the final norm are the family's own code, and no family needs any here.
+
+    Raises ValueError when a layer has no attention whose keys and values can be kept.
     """
 
     def __init__(self, model: PreTrainedModel, rows: Sequence[Sequence[int]], tails: Sequence[int], start: int) -> None:
-        self._layers = layers_of(model)[start:]
-        self._norm = final_norm_of(model)
-        captured: list[tuple[Tensor, dict[str, Any]]] = []
-        handles = [
-            layer.register_forward_pre_hook(lambda _layer, args, kwargs: captured.append((args[0], kwargs)), with_kwargs=True)
-            for layer in self._layers
-        ]
         ids, mask = (tensor.to(model.device) for tensor in pad(rows))
+        layers, below = layers_of(model), []
         cache: Any = DynamicCache()
+        # the one layer whose output the upper layers see
+        handles = [layer.register_forward_hook(lambda _layer, _args, output: below.append(output)) for layer in layers[:start][-1:]]
         with hooked(*handles), torch.no_grad():
-            model.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
-        self._starts = torch.tensor(tails, device=model.device)
-        self._lengths = mask.sum(1)
-        positions = self._starts[:, None] + torch.arange(int((self._lengths - self._starts).max()), device=model.device)
-        self._positions = positions.clamp_max(ids.shape[1] - 1)
-        self._hidden = self._at_tail(captured[0][0])
-        width = int(self._starts.max())
+            read(model, ids, mask, past_key_values=cache, use_cache=True)
+        without = [index for index in range(len(layers)) if index >= len(cache.layers) or cache.layers[index].keys is None]
+        if without:
+            raise ValueError(
+                f"layer {without[0]} of {model.config.model_type} leaves no keys and values of attention in a cache; "
+                f"only models whose layers all have attention of their own can be run in pieces"
+            )
+        self._starts, self._lengths = torch.tensor(tails, device=model.device), mask.sum(1)
+        steps = torch.arange(int((self._lengths - self._starts).max()), device=model.device)
+        self._positions = (self._starts[:, None] + steps).clamp_max(ids.shape[1] - 1)
+        self._ids, self._below = _at(ids, self._positions), [_Given(output, _at(states_of(output), self._positions)) for output in below]
+        # what lies before a tail is moved up to it, like a row padded on the left, because windows of attention count columns
+        columns = torch.arange(-int(self._starts.max()), 0, device=model.device) + self._starts[:, None]
+        self._mask = torch.cat([columns >= 0, torch.ones_like(self._positions, dtype=torch.bool)], dim=1).long()
         self._prefix = [
-            (cache.layers[start + i].keys[:, :, :width], cache.layers[start + i].values[:, :, :width]) for i in range(len(captured))
+            # of a lower layer only the length is asked for
+            [_at((tensor if layer >= start else tensor[:, :1, :, :1]).transpose(1, 2), columns.clamp_min(0)) for tensor in pair]
+            for layer, pair in enumerate((kept.keys, kept.values) for kept in cache.layers)
         ]
-        shared: dict[int, Any] = {}  # many layers take one mask and one pair of rotary tensors
-        self._kwargs = []
-        for _hidden, kwargs in captured:
-            for name, value in kwargs.items():
-                if id(value) not in shared:
-                    shared[id(value)] = self._mask(value, width) if name == "attention_mask" else self._tail_argument(value, ids.shape[1])
-            self._kwargs.append({name: (id(value), shared[id(value)]) for name, value in kwargs.items() if name != "past_key_values"})
+        self._model = with_module(model, family_of(model).layers, nn.ModuleList([*self._below * start, *layers[start:]]))
 
     def run(self, rows: Tensor) -> Tensor:
         """Return final normed hidden states ``[rows tail d_model]`` of the rows with the indices ``rows``.
@@ -98,56 +100,54 @@ class UpperLayers:
         0 or meaningless. Inside, ``running`` says which rows a hook is looking at.
         """
         lengths = (self._lengths - self._starts)[rows]
-        hidden = torch.zeros(len(rows), int(lengths.max()), self._hidden.shape[2], dtype=self._hidden.dtype, device=self._hidden.device)
-        for places in _by_length(lengths):
-            self.running = rows[places]
-            width = int(lengths[places].max())
-            hidden = hidden.index_put((places[:, None], torch.arange(width, device=places.device)), self._run_group(width))
+        groups = [(places, self._run_group(rows[places], int(lengths[places].max()))) for places in _by_length(lengths)]
+        hidden = groups[0][1].new_zeros(len(rows), int(lengths.max()), groups[0][1].shape[2])
+        for places, states in groups:
+            hidden = hidden.index_put((places[:, None], torch.arange(states.shape[1], device=places.device)), states)
         return hidden
 
-    def _run_group(self, width: int) -> Tensor:
-        rows, hidden = self.running, self._hidden[self.running, :width]
-        picked: dict[int, Any] = {}
-        for index, (layer, kwargs) in enumerate(zip(self._layers, self._kwargs, strict=True)):
-            for name, (key, value) in kwargs.items():
-                if key not in picked:
-                    picked[key] = self._pick_mask(value, rows, width) if name == "attention_mask" else _pick(value, rows, width)
-            arguments = {name: picked[key] for name, (key, _value) in kwargs.items()}
-            output = layer(hidden, past_key_values=_Prefix(*(tensor[rows] for tensor in self._prefix[index])), **arguments)
-            hidden = output[0] if isinstance(output, tuple) else output
-        return self._norm(hidden)
+    def _run_group(self, rows: Tensor, width: int) -> Tensor:
+        self.running = rows
+        before, most = int(self._starts[rows].max()), int(self._starts.max())
+        for given in self._below:
+            given.states = given.tails[rows, :width]
+        cache = DynamicCache()
+        for index, kept in enumerate(self._prefix):
+            keys, values = (tensor[rows, most - before :].transpose(1, 2) for tensor in kept)
+            cache.update(keys, values, index)
+        positions, mask = self._positions[rows, :width], self._mask[rows, most - before : most + width]
+        return read(self._model, self._ids[rows, :width], mask, position_ids=positions, past_key_values=cache, use_cache=True)
 
-    def _at_tail(self, value: Tensor) -> Tensor:
-        """Return ``[rows tail ...]`` from ``[rows or 1, tokens, ...]``."""
-        value = value.expand(len(self._positions), *value.shape[1:])
-        return value[torch.arange(len(value), device=value.device)[:, None], self._positions]
 
-    def _tail_argument(self, value: Any, num_tokens: int) -> Any:
-        if isinstance(value, tuple):
-            return tuple(self._tail_argument(item, num_tokens) for item in value)
-        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == num_tokens:
-            return self._at_tail(value)
-        return value
+def read(model: PreTrainedModel, ids: Tensor, mask: Tensor, **more: Any) -> Tensor:
+    """Return final normed hidden states ``[batch tokens d_model]``. ``mask`` covers what a cache among ``more`` holds, too.
 
-    def _mask(self, mask: Tensor | None, width: int) -> Tensor:
-        """Return an additive mask ``[rows 1 tail width+tail]``: what a tail token sees of the row before it and of the tail."""
-        positions = self._positions
-        num_tokens = int(self._lengths.max())
-        steps = torch.arange(num_tokens, device=positions.device)
-        allowed = steps <= positions[:, :, None]  # [rows tail tokens]
-        if mask is not None:
-            seen = mask if mask.dtype == torch.bool else mask == 0
-            allowed = allowed & self._at_tail(seen[:, 0].expand(len(positions), -1, -1))
-        before = allowed[:, :, :width] & (steps[:width] < self._starts[:, None, None])
-        inside = allowed.gather(2, positions[:, None, :].expand(-1, positions.shape[1], -1))
-        ordered = torch.ones_like(inside).tril()  # positions past a row's end are clamped and would see each other
-        allowed = torch.cat([before, inside.bool() & ordered.bool()], dim=2)[:, None]
-        dtype = self._hidden.dtype
-        return torch.zeros(allowed.shape, dtype=dtype, device=positions.device).masked_fill(~allowed, torch.finfo(dtype).min)
+    Unless ``more`` has ``position_ids``, a token's position is the number of tokens before it, padding not counted.
+    """
+    positions = {"position_ids": (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]}
+    return model.base_model(input_ids=ids, attention_mask=mask, **(positions | more)).last_hidden_state
 
-    def _pick_mask(self, mask: Tensor, rows: Tensor, width: int) -> Tensor:
-        prefix = mask.shape[3] - mask.shape[2]
-        return mask[rows, :, :width, : prefix + width]
+
+def states_of(output: Any) -> Tensor:
+    """Return the states in what a module gave: some layers give them alone, some as the first of several things."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+class _Given(nn.Module):
+    """Stands for a lower layer: gives ``states``, in the form of the layer's own output."""
+
+    def __init__(self, output: Any, tails: Tensor) -> None:
+        super().__init__()
+        self.tails = self.states = tails
+        self._others = output[1:] if isinstance(output, tuple) else None
+
+    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
+        return self.states if self._others is None else (self.states, *self._others)
+
+
+def _at(value: Tensor, positions: Tensor) -> Tensor:
+    """Return ``[rows positions ...]`` of ``[rows tokens ...]``."""
+    return value[torch.arange(len(value), device=value.device)[:, None], positions]
 
 
 def _by_length(lengths: Tensor) -> list[Tensor]:
@@ -160,19 +160,3 @@ def _by_length(lengths: Tensor) -> list[Tensor]:
             shortest = int(lengths[index])
         groups[-1].append(index)
     return [torch.tensor(group, device=lengths.device) for group in groups]
-
-
-def _pick(value: Any, rows: Tensor, width: int) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_pick(item, rows, width) for item in value)
-    return value[rows, :width] if isinstance(value, Tensor) and value.ndim > 1 else value
-
-
-class _Prefix:
-    """Stands where a layer expects a cache: attention's keys and values before the tail, never changed."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self._keys, self._values = keys, values
-
-    def update(self, keys: Tensor, values: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self._keys, keys], dim=2), torch.cat([self._values, values], dim=2)

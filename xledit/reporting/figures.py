@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from xledit.reporting.studies import perplexity_ratios
 from xledit.reporting.tables import matrix, over_layers, pair_names
 from xledit.results import CellSummary, UpdateGeometry, VectorGeometry
 
@@ -91,6 +92,43 @@ def _transfer_panel(axes: Axes, cells: Sequence[CellSummary]) -> None:
     axes.tick_params(length=0)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
+
+
+def sequence(cells: Sequence[CellSummary]) -> str:
+    """Return three panels over the number of facts stored: recall, perplexity, weight norm. A line that ends in a cross collapsed."""
+    titles = (
+        "recall: newest (thin), earlier (thick)",
+        "perplexity over the unedited model's, worst language",
+        "norm of the most changed weight over its own",
+    )
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+        panels = figure.subplots(3, 1, sharex=True)
+        for number, cell in enumerate(cells):
+            colour = SERIES[number % len(SERIES)]
+            done = [check.num_facts for check in cell.checks]
+            lines = (
+                [_or_nan(check.kept) for check in cell.checks],
+                [max(perplexity_ratios(cell.checks, place).values()) for place in range(len(cell.checks))],
+                [max(_or_nan(norm) for norm in check.weight_norms.values()) for check in cell.checks],
+            )
+            panels[0].plot(done[1:], [check.fresh for check in cell.checks[1:]], color=colour, linewidth=0.7)
+            for axes, line in zip(panels, lines, strict=True):
+                axes.plot(done, line, color=colour, linewidth=1.9, label=f"{cell.method}, {cell.edit}")
+                if cell.checks[-1].collapsed:
+                    axes.plot(done[-1], line[-1], color=colour, marker="x", markersize=9, markeredgewidth=2.2, clip_on=False)
+        for axes, title in zip(panels, titles, strict=True):
+            axes.set_title(title, fontsize=10)
+        panels[0].set_ylim(-0.02, 1.02)
+        panels[1].set_yscale("log")
+        panels[1].minorticks_off()
+        panels[2].set_xlabel("facts stored")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=1.6)
+        return _svg(figure)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def cosines(vectors: Sequence[VectorGeometry], what: str) -> str:

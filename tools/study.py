@@ -1,0 +1,102 @@
+"""Run the pipeline with the settings of studies/NAME.yaml, beside the default run, and keep its cells: `python -m tools.study NAME`.
+
+The run is of the last commit, in a clone of its own that shares DVC's cache, so that neither params.yaml nor dvc.lock of this
+tree changes and what is known is not computed again. Writes docs/results/NAME/ (one summary per cell) and
+docs/results/NAME.json (what was run, from which commit, and what each stage took; a stage whose result was in the cache has
+no times, and keeps those of an earlier run).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from ruamel.yaml import YAML
+
+from stages.runner import TIMINGS, log, run
+from tools.overlay import set_params
+from xledit.results import Study, Timing
+from xledit.storage import read_json, write_json
+
+STUDIES = Path("studies")
+RESULTS = Path("docs/results")
+FOLDER = Path(".dvc/tmp/studies")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of studies/: what it asks, and dotted settings of params.yaml that differ from the default run's."""
+
+    what: str
+    params: dict[str, Any]
+
+
+def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .yaml")]) -> None:
+    """Run a study."""
+    plan = read_plan(STUDIES / f"{name}.yaml")
+    clone, timings = (FOLDER / name).absolute(), (FOLDER / f"{name}.jsonl").absolute()
+    commit = _git("rev-parse", "HEAD")
+    shutil.rmtree(clone, ignore_errors=True)
+    timings.unlink(missing_ok=True)
+    clone.parent.mkdir(parents=True, exist_ok=True)
+    _git("clone", "--quiet", "--no-hardlinks", str(Path.cwd()), str(clone))
+    _dvc(clone, "cache", "dir", "--local", str(Path(".dvc/cache").absolute()))
+    set_params(clone, plan.params)
+    log.info("%s: %s; commit %s", name, plan.what, commit[:12])
+    _dvc(clone, "repro", timings=timings)
+    earlier = read_json(RESULTS / f"{name}.json", Study).timings if (RESULTS / f"{name}.json").exists() else {}
+    found = read_timings(timings)
+    shutil.rmtree(RESULTS / name, ignore_errors=True)
+    shutil.copytree(clone / "reports" / "cells", RESULTS / name)
+    study = Study(
+        name=name,
+        what=plan.what,
+        commit=commit,
+        date=datetime.now(UTC).date().isoformat(),
+        params=plan.params,
+        timings={stage: found.get(stage) or earlier[stage] for stage in locked_stages(clone) if stage in found or stage in earlier},
+    )
+    write_json(RESULTS / f"{name}.json", study)
+    shutil.rmtree(clone)
+    log.info("wrote %s", RESULTS / name)
+
+
+def read_plan(path: Path) -> Plan:
+    """Return a plan. Raises ValueError with the file and the key that is wrong."""
+    if not path.exists():
+        known = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
+        raise ValueError(f"{path}: no such study; known: {known}")
+    try:
+        return msgspec.convert(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), Plan)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_timings(path: Path) -> dict[str, Timing]:
+    """Return what each stage took, from the lines that the stages wrote; the last run of a stage counts."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {timing.stage: timing for timing in (msgspec.json.decode(line, type=Timing) for line in lines)}
+
+
+def locked_stages(clone: Path) -> list[str]:
+    """Return the names of the stages that have a result."""
+    return list(YAML(typ="safe", pure=True).load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"])
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _dvc(folder: Path, *arguments: str, timings: Path | None = None) -> None:
+    """Run DVC in a clone, whose own code comes first; its output goes to ours. Raises ValueError when it fails."""
+    environment = os.environ | {"PYTHONPATH": str(folder)} | ({TIMINGS: str(timings)} if timings else {})
+    if subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment).returncode:
+        raise ValueError(f"{folder}: `dvc {arguments[0]}` failed (see above); what it has finished is in the cache: run the study again")
+
+
+if __name__ == "__main__":
+    run(main)

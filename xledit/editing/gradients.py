@@ -1,0 +1,62 @@
+"""Keys and loss gradients at the tokens that an answer is read off, in one pass: what UltraEdit stores in place of v*."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.editing.solvers import Facts
+from xledit.models.families import head_logits, memory_of
+from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
+from xledit.models.tracing import hooked
+from xledit.records import EditRequest
+
+
+def answer_facts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], layers: Sequence[int], max_tokens: int
+) -> dict[int, Facts]:
+    """Return for each layer the key and value at each token that an answer token is read off, request by request, token by token.
+
+    The target is the value less the gradient of that pass's summed negative log-probabilities (nats). Keys of all layers are the
+    unedited model's, as in arXiv 2505.14679.
+    """
+    prompts = [encode_text(tokenizer, request.prompt) for request in requests]
+    answers = [encode_answer(tokenizer, request.target_new, request.language) for request in requests]
+    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    found: dict[int, dict[int, tuple[Tensor, Tensor, Tensor]]] = {layer: {} for layer in layers}
+    for batch in batches_by_length([len(row) for row in rows], max_tokens):
+        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
+        places = torch.tensor([row for row, index in enumerate(batch) for _token in answers[index]])
+        columns = torch.tensor([len(prompts[index]) - 1 + step for index in batch for step in range(len(answers[index]))])
+        wanted = torch.tensor([token for index in batch for token in answers[index]], device=model.device)
+        seen: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        with ExitStack() as stack, torch.enable_grad():
+            for layer in layers:
+                stack.enter_context(hooked(memory_of(model, layer).register_forward_hook(_opened(seen, layer))))
+            hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            functional.cross_entropy(head_logits(model, hidden[places, columns]).float(), wanted, reduction="sum").backward()
+        for layer, (key, value, change) in seen.items():
+            gradient = change.grad
+            assert gradient is not None
+            parts = [tensor[places, columns].detach().cpu().double() for tensor in (key, value, gradient)]
+            sizes = [len(answers[index]) for index in batch]
+            found[layer] |= dict(zip(batch, zip(*(part.split(sizes) for part in parts), strict=True), strict=True))
+    facts = {}
+    for layer, by_request in found.items():
+        keys, values, gradients = (torch.cat([by_request[index][part] for index in range(len(requests))]) for part in range(3))
+        facts[layer] = Facts(keys=keys, values=values, targets=values - gradients, bare_keys=keys)
+    return facts
+
+
+def _opened(seen: dict[int, tuple[Tensor, Tensor, Tensor]], layer: int) -> Callable[..., Tensor]:
+    """Return a hook that keeps a memory's input and output, and adds a zero whose gradient is the output's."""
+
+    def hook(_module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        change = torch.zeros_like(output, requires_grad=True)
+        seen[layer] = inputs[0].detach().clone(), output.detach().clone(), change
+        return output + change
+
+    return hook

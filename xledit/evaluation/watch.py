@@ -1,0 +1,171 @@
+"""Watch a model while it is edited: does it still read text, does it recall what was written, how far have its weights moved."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import msgspec
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.evaluation.checks import collapsed
+from xledit.models.families import head_logits, memory_of
+from xledit.models.prompts import batches_by_length, encode_answer, encode_text, opening_tokens, pad
+from xledit.records import EditRequest
+from xledit.results import Check
+
+# numbers in memory at a time: 128 MiB of float32, 128 tokens of a 262,144-word head
+LOGITS_AT_ONCE = 2**25
+
+
+class WatchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``watch`` section of params.yaml.
+
+    ``facts`` is how many earlier facts are asked again after a batch, and at most how many of the newest. ``text`` is held-out
+    text by language, one passage a line, of which the first ``passages`` are read: more makes perplexity surer, and each
+    check as much dearer. ``max_tokens`` bounds a batch: memory and speed, not results.
+    """
+
+    facts: int
+    max_tokens: int
+    passages: int
+    text: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for name, least in (("facts", 2), ("max_tokens", 1), ("passages", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"watch.{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+class Watch:
+    """Looks at a model before it is edited, and then again after each batch."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        params: WatchParams,
+        texts: Mapping[str, Sequence[str]],
+        layers: Sequence[int],
+        seed: int,
+    ) -> None:
+        self._model, self._tokenizer, self._params, self._layers, self._seed = model, tokenizer, params, layers, seed
+        self._texts = {code: passages[: params.passages] for code, passages in texts.items()}
+        self._unedited = self._nats()
+        self._norms = memory_norms(model, layers)
+
+    def check(self, requests: Mapping[str, Sequence[EditRequest]], places: slice) -> Check:
+        """Return how the model fares with the facts before ``places.stop`` stored, those at ``places`` last.
+
+        ``requests`` are by edited language. An empty ``places`` at 0 is the unedited model, asked the first facts.
+        """
+        newest = range(places.start, places.stop) if places.stop else range(self._params.facts)
+        some = [newest[index] for index in earlier_sample(len(newest), self._params.facts, self._seed)]
+        earlier = earlier_sample(places.start, self._params.facts, self._seed)
+        nats = self._nats()
+        return Check(
+            num_facts=places.stop,
+            fresh=self._share(requests, some),
+            kept=self._share(requests, earlier) if earlier else None,
+            text_nats=dict(nats),
+            weight_norms={str(layer): norm / self._norms[layer] for layer, norm in memory_norms(self._model, self._layers).items()},
+            collapsed=collapsed(nats, self._unedited),
+        )
+
+    def _nats(self) -> dict[str, float]:
+        return {code: text_nats(self._model, self._tokenizer, texts, self._params.max_tokens) for code, texts in self._texts.items()}
+
+    def _share(self, requests: Mapping[str, Sequence[EditRequest]], places: Sequence[int]) -> float:
+        """Return the share of facts that the model recalls, over all edited languages."""
+        asked = [found[place] for found in requests.values() for place in places if place < len(found)]
+        said = recalled(self._model, self._tokenizer, asked, self._params.max_tokens)
+        return sum(said) / len(said)
+
+
+@torch.no_grad()
+def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> float:
+    """Return the mean negative log-probability of a token (nats) over all tokens of the texts; perplexity is ``exp`` of it.
+
+    Each text is read by itself behind the tokenizer's opening tokens, which are not counted; where there are none, the
+    text's first token is not, as nothing comes before it. ``max_tokens`` bounds a batch (memory and speed, not results).
+    NaN and infinity are returned as they are: a ruined model is a finding.
+
+    Raises ValueError when no text has a token to count.
+    """
+    first = max(1, len(opening_tokens(tokenizer)))
+    rows = [row for row in (encode_text(tokenizer, text) for text in texts) if len(row) > first]
+    if not rows:
+        raise ValueError(f"{len(texts)} held-out texts have no token to predict; give texts of a sentence or more")
+    total = 0.0
+    for batch in batches_by_length([len(row) for row in rows], max_tokens):
+        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
+        counted = mask[:, first:].bool()
+        states = _states(model, ids, mask)[:, first - 1 : -1][counted]
+        wanted = ids[:, first:][counted]
+        start = 0
+        for logits in _logits(model, states):
+            total += cross_entropy(logits, wanted[start : start + len(logits)], reduction="none").double().sum().item()
+            start += len(logits)
+    return total / sum(len(row) - first for row in rows)
+
+
+@torch.no_grad()
+def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], max_tokens: int) -> list[bool]:
+    """Return for each request whether every token of its new answer is the argmax, teacher forced, as in ``exact_forced``.
+
+    One pass over prompt and answer, nothing decoded. ``max_tokens`` bounds a batch (memory and speed, not results).
+    """
+    prompts = [encode_text(tokenizer, request.prompt) for request in requests]
+    answers = [encode_answer(tokenizer, request.target_new, request.language) for request in requests]
+    # the answer's last token is never read: nothing is asked after it
+    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    found: dict[int, bool] = {}
+    for batch in batches_by_length([len(row) for row in rows], max_tokens):
+        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
+        states = _states(model, ids, mask)
+        due = torch.cat([states[place, len(prompts[index]) - 1 : len(rows[index])] for place, index in enumerate(batch)])
+        said = torch.cat([logits.argmax(-1) for logits in _logits(model, due)]).cpu()
+        for index, part in zip(batch, said.split([len(answers[index]) for index in batch]), strict=True):
+            found[index] = tuple(part.tolist()) == answers[index]
+    return [found[index] for index in range(len(requests))]
+
+
+def memory_norms(model: PreTrainedModel, layers: Sequence[int]) -> dict[int, float]:
+    """Return the Frobenius norm of each layer's memory, summed in float64; NaN of a ruined weight is returned as it is."""
+    return {layer: memory_of(model, layer).get_parameter("weight").detach().double().norm().item() for layer in layers}
+
+
+def earlier_sample(num_earlier: int, size: int, seed: int) -> list[int]:
+    """Return which of ``num_earlier`` facts, oldest first, to ask again: at most ``size`` indices, ascending.
+
+    The facts are cut into ``size`` equal stretches, and one of each is drawn: no stretch of the past goes unasked. The
+    first gives its oldest and the last its newest. All of them where they are few. The same seed gives the same indices.
+
+    Raises ValueError when ``size`` is less than 2.
+    """
+    if size < 2:
+        raise ValueError(f"a sample of {size} earlier facts cannot hold the oldest and the newest; ask at least 2")
+    if num_earlier <= size:
+        return list(range(num_earlier))
+    draw = random.Random(seed)
+    bounds = [stretch * num_earlier // size for stretch in range(size + 1)]
+    between = [draw.randrange(start, stop) for start, stop in pairwise(bounds[1:-1])]
+    return [0, *between, num_earlier - 1]
+
+
+def _states(
+    model: PreTrainedModel, ids: Int[Tensor, "batch tokens"], mask: Int[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch tokens d_model"]:
+    """Return the final hidden states, as the head reads them."""
+    return model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def _logits(model: PreTrainedModel, states: Float[Tensor, "tokens d_model"]) -> Iterator[Float[Tensor, "piece vocab"]]:
+    """Yield the states' logits, float32, few tokens at a time: those of a whole batch may not fit into memory."""
+    head = model.get_output_embeddings()
+    assert head is not None
+    for piece in states.split(max(1, LOGITS_AT_ONCE // head.get_parameter("weight").shape[0])):
+        yield head_logits(model, piece).float()

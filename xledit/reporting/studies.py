@@ -1,0 +1,100 @@
+"""Runs beside the default one: every method in one table, and how a model fares while it is edited batch after batch."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
+from xledit.results import CellSummary, Check, Study
+
+# the columns in which methods are compared; in all of them more is better, but for those of LESS
+COMPARED = ("efficacy", "exact", "paraphrase", "portability", "locality", "locality_tokens")
+LESS = ("perplexity", "cpu_s")
+
+
+class StudyCells(msgspec.Struct, frozen=True, kw_only=True):
+    """A study and the summaries of its edited models."""
+
+    study: Study
+    cells: tuple[CellSummary, ...]
+
+    @property
+    def sequences(self) -> tuple[CellSummary, ...]:
+        """The cells that were edited in several batches."""
+        return tuple(cell for cell in self.cells if len(cell.checks) > 2)
+
+
+class MethodRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One method and edit. ``own`` and ``other`` are means over the edited and the other languages (NaN without any).
+
+    ``transfer`` and ``control`` are net transfers of preference. ``perplexity`` is that of held-out text over the unedited
+    model's, by language; ``cpu_s`` is the processor's seconds per fact and language of the ``apply`` stage, NaN where not known.
+    ``num_stored`` is how many facts were stored before the end or the collapse.
+    """
+
+    method: str
+    edit: str
+    own: dict[str, float]
+    other: dict[str, float]
+    transfer: Measured
+    control: Measured
+    perplexity: dict[str, float]
+    cpu_s: float
+    num_stored: int
+    collapsed: bool
+
+
+def method_rows(found: StudyCells) -> list[MethodRow]:
+    """Return one row per method and edit, in the order of the study."""
+    return [_row(found.study, cell) for cell in found.cells]
+
+
+def best(rows: Sequence[MethodRow], edit: str, column: str) -> str:
+    """Return the method that is best in a column among the rows of an edit; collapsed models do not count, '' without any."""
+    sign = -1 if column in LESS else 1
+    values = {row.method: sign * value_of(row, column) for row in rows if row.edit == edit and not row.collapsed}
+    known = {method: value for method, value in values.items() if not math.isnan(value)}
+    return max(known, key=known.__getitem__) if known else ""
+
+
+def value_of(row: MethodRow, column: str) -> float:
+    """Return a row's number in a column."""
+    plain = {"transfer": row.transfer.value, "cpu_s": row.cpu_s, "perplexity": max(row.perplexity.values(), default=NAN)}
+    return plain[column] if column in plain else row.own[column]
+
+
+def perplexity_ratios(checks: Sequence[Check], place: int = -1) -> dict[str, float]:
+    """Return the perplexity of held-out text at one check over that of the unedited model, by language; infinite when not finite."""
+    if not checks:
+        return {}
+    before, after = checks[0].text_nats, checks[place].text_nats
+    ratios = {}
+    for code, nats in before.items():
+        now = after[code]
+        ratios[code] = math.exp(min(now - nats, 700.0)) if now is not None and nats is not None else math.inf
+    return ratios
+
+
+def _row(study: Study, cell: CellSummary) -> MethodRow:
+    rows = matrix([cell])
+    crossing = [row for row in rows if row.crosses]
+    took = study.timings.get(f"apply@{cell.method}-{cell.edit}")
+    stored = cell.checks[-1].num_facts if cell.checks else cell.num_facts
+    return MethodRow(
+        method=cell.method,
+        edit=cell.edit,
+        own=_means([row for row in rows if not row.crosses]),
+        other=_means(crossing),
+        transfer=crossing[0].transfer.get("efficacy", measured(None)) if crossing else measured(None),
+        control=crossing[0].transfer.get("control", measured(None)) if crossing else measured(None),
+        perplexity=perplexity_ratios(cell.checks),
+        cpu_s=took.cpu_s / stored / len(cell.edit_languages) if took else NAN,
+        num_stored=stored,
+        collapsed=bool(cell.checks) and cell.checks[-1].collapsed,
+    )
+
+
+def _means(rows: Sequence[MatrixRow]) -> dict[str, float]:
+    """Return the mean of each compared column over rows."""
+    return {name: sum(row.measured.get(name, Measured(NAN)).value for row in rows) / len(rows) if rows else NAN for name in COMPARED}
