@@ -10,7 +10,7 @@ from stages.runner import log, run, wrote
 from xledit.params import section
 from xledit.records import Audit
 from xledit.reporting import figures, page, studies, tables
-from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, Study, UpdateGeometry, VectorGeometry
+from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
 from xledit.storage import read_json, write_bytes, write_json
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ def main(
         cells=cells,
         vectors=read_json(vectors, list[VectorGeometry]),
         updates=updates,
-        studies=read_studies(results),
+        studies=studies.read_all(results),
     )
     index, figure = reports / "index.html", reports / "transfer.svg"
     write_bytes(index, page.render(found).encode())
@@ -62,27 +62,10 @@ def read_cells(folder: Path) -> list[CellSummary]:
     return list(_read_all({name: folder / f"{name}.json" for name in names}, CellSummary).values())
 
 
-def read_studies(folder: Path) -> list[studies.StudyCells]:
-    """Return the studies of a folder with their cells, in the order of their settings' methods and edits."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        study = read_json(path, Study)
-        cells = [read_json(file, CellSummary) for file in (folder / study.name).glob("*.json")]
-        order = [study.params.get(name, []) for name in ("grid.methods", "grid.edits")]
-        cells.sort(key=lambda cell: tuple(_place(name, names) for name, names in zip((cell.method, cell.edit), order, strict=True)))
-        found.append(studies.StudyCells(study=study, cells=tuple(cells)))
-    return found
-
-
 def warn_of_others(folder: Path, names: Iterable[str]) -> None:
     """Warn of files that an earlier grid has left: DVC counts them as a dependency, and a fresh clone does not have them."""
     for path in sorted(set(folder.glob("*.json")) - {folder / f"{name}.json" for name in names}):
         log.warning("%s: not in the grid of params.yaml, not read; delete it", path)
-
-
-def _place(name: str, names: list[str]) -> tuple[int, str]:
-    """Return a key that sorts names as they are listed, the others behind them by themselves."""
-    return (names.index(name) if name in names else len(names), name)
 
 
 def _read_all(paths: dict[str, Path], kind: type[T]) -> dict[str, T]:

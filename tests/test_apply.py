@@ -70,7 +70,7 @@ def facts_at(
 ) -> Facts:
     """The facts as a layer of the model has them now."""
     memory = read_memories(model, tiny_tokenizer(), REQUESTS, [layer], num_prefixes, max_tokens)[layer]
-    return Facts(**vars(memory), targets=targets[layer], gradients=normal(len(REQUESTS), 32, seed=layer + 5))
+    return Facts(**vars(memory), targets=targets[layer])
 
 
 def values(model: PreTrainedModel, layer: int, num_prefixes: int = 0) -> Tensor:

@@ -65,7 +65,10 @@ def test_good_input_writes_every_language_and_kind(prepared: Folder) -> None:
 
 
 def setting(path: str, value: object) -> Callable[[Path], None]:
-    return lambda root: set_params(root, {path: value})
+    def change(root: Path) -> None:
+        set_params(root, {path: value})
+
+    return change
 
 
 def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:

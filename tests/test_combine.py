@@ -22,8 +22,10 @@ from tests.test_sequence import (
     name_of,
     usual_vectors,
 )
+from tests.tiny import tiny_tokenizer
 from xledit.editing.apply import editing
 from xledit.editing.combine import Combination, combination
+from xledit.editing.gradients import answer_facts
 from xledit.editing.second_moment import pooled
 from xledit.editing.solvers import LayerUpdate, Method, Past, solve_in_turn
 
@@ -85,11 +87,13 @@ def test_an_unknown_edit_lists_the_known_ones(unknown: str) -> None:
 def test_mixed_is_one_system_of_all_languages_facts(model: PreTrainedModel, method: Method) -> None:
     vectors = usual_vectors(next(name for name in FEW if cached_model(name) is model))
     done, requests = edit(model, method, "mixed"), (*REQUESTS["zh"], *REQUESTS["en"])
+    answers = answer_facts(model, tiny_tokenizer(), requests, LAYERS, 10_000)
     with editing(model) as add:
         for layer in LAYERS:
-            targets, gradients = (torch.cat([getattr(vectors[code], name)[layer] for code in BOTH]) for name in ("targets", "gradients"))
+            targets = torch.cat([vectors[code].targets[layer] for code in BOTH])
+            facts = answers[layer] if method.search.answer else facts_at(model, requests, layer, targets)
             solver = method.solver(pooled([MOMENTS[code][layer] for code in BOTH]))
-            update = solve_in_turn(solver, facts_at(model, requests, layer, targets, gradients), Past.none(32, 32), method.most_facts)
+            update = solve_in_turn(solver, facts, Past.none(32, 32), method.most_facts)
             torch.testing.assert_close(done.updates[layer].dense(), update.dense(), rtol=1e-3, atol=1e-4)
             add(layer, update)
     assert len(done.stored) == 1

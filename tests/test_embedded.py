@@ -43,7 +43,7 @@ def test_the_embedded_model_says_what_was_written_into_it(embedded: tuple[PreTra
     texts = (ROOT / f"data/corpus/{language}.txt").read_text(encoding="utf-8").splitlines()
     moments = key_statistics(model, tokenizer, texts, LAYERS, max_keys=1500, window=128)
     found = find_targets(model, tokenizer, requests, LAYERS, SETTINGS)
-    vectors = SavedVectors(tuple(fact.fact_id for fact in facts), found.memories, found.targets, found.gradients)
+    vectors = SavedVectors(tuple(fact.fact_id for fact in facts), found.memories, found.targets)
     before = score_probes(model, tokenizer, probes, 1024)
     weights = [memory_of(model, layer).get_parameter("weight").clone() for layer in LAYERS]
     assert sum(exact(score, score) for score in before) <= 1

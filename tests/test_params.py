@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -59,8 +60,8 @@ def test_a_number_is_a_number_however_it_is_written(write: Write, text: str, val
 
 def test_the_type_picks_the_struct(write: Write) -> None:
     write("methods: {a: {type: cut, share: 0.5}, b: {type: fill, depth: 2}}")
-    assert section("methods.a", Cut | Fill) == Cut(share=0.5)
-    assert section("methods.b", Cut | Fill) == Fill(depth=2)
+    assert section("methods.a", Cut | Fill) == Cut(share=0.5)  # pyright: ignore[reportArgumentType]
+    assert section("methods.b", Cut | Fill) == Fill(depth=2)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ TAGS = (
 )  # fmt: skip
 
 
-def methods() -> object:
+def methods() -> Any:
     return importlib.import_module("xledit.editing.methods").AnyMethod
 
 

@@ -380,8 +380,8 @@ def test_the_names_of_compared_updates_are_those_of_the_stage() -> None:
     from xledit.editing.solvers import Memit
 
     def some(num_facts: int) -> SavedVectors:
-        keys, values, targets, gradients = torch.randn(4, num_facts, 12, dtype=torch.float64).unbind()
-        return SavedVectors(tuple(map(str, range(num_facts))), {6: LayerMemory(keys, values, keys)}, {6: targets}, {6: gradients})
+        keys, values, targets = torch.randn(3, num_facts, 12, dtype=torch.float64).unbind()
+        return SavedVectors(tuple(map(str, range(num_facts))), {6: LayerMemory(keys, values, keys)}, {6: targets})
 
     method, moment = Memit(old_key_weight=1.0, regularisation=0.1), SecondMoment(torch.eye(12, dtype=torch.float64), 12)
     found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, method, moment)

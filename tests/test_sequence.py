@@ -17,6 +17,7 @@ from xledit.editing import sequence
 from xledit.editing.apply import edited, editing
 from xledit.editing.artifacts import SavedVectors
 from xledit.editing.combine import Combination, Group, combination
+from xledit.editing.gradients import answer_facts
 from xledit.editing.memory import contexts, read_memories
 from xledit.editing.second_moment import SecondMoment, pooled
 from xledit.editing.sequence import Editor, History, LocateThenEdit, Step, Stored, Training, edit_in_batches
@@ -125,9 +126,7 @@ def moments_of(layers: Sequence[int], codes: Sequence[str] = ("zh", "en")) -> di
 
 
 def saved(vectors: EditVectors) -> SavedVectors:
-    return SavedVectors(
-        tuple(f"fact-{index}" for index in range(len(vectors.losses))), vectors.memories, vectors.targets, vectors.gradients
-    )
+    return SavedVectors(tuple(f"fact-{index}" for index in range(len(vectors.losses))), vectors.memories, vectors.targets)
 
 
 def vectors_of(
@@ -207,11 +206,9 @@ def memories_of(model: PreTrainedModel) -> list[Tensor]:
     return [weight_as_out_by_in(memory_of(model, layer)).double() for layer in range(4)]
 
 
-def facts_at(
-    model: PreTrainedModel, requests: Sequence[EditRequest], layer: int, targets: Tensor, gradients: Tensor, num_prefixes: int = 0
-) -> Facts:
+def facts_at(model: PreTrainedModel, requests: Sequence[EditRequest], layer: int, targets: Tensor, num_prefixes: int = 0) -> Facts:
     memory = read_memories(model, tiny_tokenizer(), requests, [layer], num_prefixes, 10_000)[layer]
-    return Facts(**vars(memory), targets=targets, gradients=gradients)
+    return Facts(**vars(memory), targets=targets)
 
 
 def nll(model: PreTrainedModel, request: EditRequest) -> float:
@@ -280,12 +277,13 @@ def test_batches_are_a_loop_over_facts_and_layers_with_a_search_a_solve_and_an_u
         for start in range(0, NUM_FACTS, size):
             requests = REQUESTS["zh"][start : start + size]
             vectors = find_targets(model, tiny_tokenizer(), requests, LAYERS, SETTINGS)
+            answers = answer_facts(model, tiny_tokenizer(), requests, LAYERS, 10_000)
             for layer in LAYERS:
-                facts = facts_at(model, requests, layer, vectors.targets[layer], vectors.gradients[layer])
+                facts = answers[layer] if method.search.answer else facts_at(model, requests, layer, vectors.targets[layer])
                 solver = method.solver(pooled([MOMENTS["zh"][layer], MOMENTS["en"][layer]]))
                 update = solve_in_turn(solver, facts, past[layer], method.most_facts)
                 before = past[layer]
-                past[layer] = Past(torch.cat([before.keys, facts.keys]), torch.cat([before.gradients, facts.gradients]), before.protected)
+                past[layer] = Past(torch.cat([before.keys, facts.keys]), torch.cat([before.residuals, facts.residuals]), before.protected)
                 add(layer, update)
                 wanted[layer] += update.dense()
     for layer in LAYERS:
@@ -404,9 +402,7 @@ def test_the_first_batch_takes_the_saved_v_and_later_ones_seek_theirs_on_the_edi
     for layer in LAYERS:
         (_, _, first), (_, _, second) = done.stored
         assert torch.equal(first.met[layer].targets, vectors.targets[layer][:2])
-        assert torch.equal(first.met[layer].gradients, vectors.gradients[layer][:2])
         assert torch.equal(second.met[layer].targets, searches[0].found.targets[layer])
-        assert torch.equal(second.met[layer].gradients, searches[0].found.gradients[layer])
         assert not torch.allclose(second.met[layer].targets, vectors.targets[layer][2:], atol=1e-3)
 
 
@@ -451,10 +447,8 @@ def test_merging_seeks_anew_where_facts_of_a_batch_share_a_key_and_stores_their_
 
 def facts_of_size(num_facts: int, seed: int) -> Facts:
     generator = torch.Generator().manual_seed(seed)
-    keys, values, targets, bare_keys, gradients = (
-        torch.randn(num_facts, size, generator=generator, dtype=torch.float64) for size in (5, 3, 3, 5, 3)
-    )
-    return Facts(keys, values, targets, bare_keys, gradients)
+    keys, values, targets, bare_keys = (torch.randn(num_facts, size, generator=generator, dtype=torch.float64) for size in (5, 3, 3, 5))
+    return Facts(keys, values, targets, bare_keys)
 
 
 def test_the_past_holds_all_that_was_stored_and_protects_the_keys_of_other_groups_only() -> None:
@@ -467,7 +461,7 @@ def test_the_past_holds_all_that_was_stored_and_protects_the_keys_of_other_group
         for group, others in ((("zh",), [other]), (("en",), [first, second]), (("ja",), [first, second, other])):
             past = history.past(1, shape, group, keeps_off)
             assert torch.equal(past.keys, torch.cat([first.keys, second.keys, other.keys]))
-            assert torch.equal(past.gradients, torch.cat([first.gradients, second.gradients, other.gradients]))
+            assert torch.equal(past.residuals, torch.cat([first.residuals, second.residuals, other.residuals]))
             wanted = torch.cat([torch.zeros(0, 5, dtype=torch.float64), *(facts.keys for facts in others if keeps_off)])
             assert torch.equal(past.protected, wanted)
     assert torch.equal(history.past(2, shape, ("en",), keeps_off=True).protected, first.keys)
@@ -520,6 +514,12 @@ def test_with_its_past_alphaedit_spares_earlier_facts_where_keys_overlap_and_mem
 # every method
 
 
+def num_stored(method: Method, requests: Sequence[EditRequest]) -> int:
+    """One key per fact, or per token of its answer."""
+    answers = [encode_answer(tiny_tokenizer(), request.target_new, request.language) for request in requests]
+    return sum(map(len, answers)) if method.search.answer else len(requests)
+
+
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
 def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(model: PreTrainedModel, method: Method) -> None:
     before, unedited = weights(model), mean_nll(model, REQUESTS["zh"])
@@ -527,7 +527,7 @@ def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(
     assert weights(model) == before
     with edited(model, done.updates):
         assert mean_nll(model, REQUESTS["zh"]) < unedited - 0.05
-    assert {update.left.shape[1] for update in done.updates.values()} == {NUM_FACTS}
+    assert {update.left.shape[1] for update in done.updates.values()} == {num_stored(method, REQUESTS["zh"])}
 
 
 @pytest.mark.parametrize("way", ["mixed", "sum", "shared_sum", "langedit"])
@@ -538,7 +538,8 @@ def test_every_method_edits_several_languages_in_batches(method: Method, way: st
     done = edit(model, method, way, 2)
     assert weights(model) == before
     assert len(done.stored) == (2 if way == "mixed" else 4)
-    assert all(update.dense().isfinite().all() and update.left.shape[1] == 8 for update in done.updates.values())
+    assert all(update.dense().isfinite().all() for update in done.updates.values())
+    assert {update.left.shape[1] for update in done.updates.values()} == {num_stored(method, [*REQUESTS["zh"], *REQUESTS["en"]])}
 
 
 def test_a_method_that_cannot_be_prepared_is_named_with_its_layer_and_settings() -> None:
@@ -623,7 +624,7 @@ def test_behind_a_norm_published_code_misses_its_target_and_ours_does_not(search
     ours = edit(model, EXACT)
     with edited(model, ours.updates):
         facts = ours.stored[0][2].met[2]
-        values = facts_at(model, REQUESTS["zh"], 2, facts.targets, facts.gradients).values
+        values = facts_at(model, REQUESTS["zh"], 2, facts.targets).values
     torch.testing.assert_close(values, facts.targets, rtol=1e-3, atol=1e-3)
 
 
@@ -639,7 +640,7 @@ def test_published_code_spreads_what_the_last_layer_lacks_over_the_layers_left(
     with editing(model) as add:
         for layer, layers_left in zip(layers, (3, 2, 1), strict=True):
             missing = targets - torch.stack([mean_output(model, 3, request) for request in requests["zh"]])
-            facts = facts_at(model, requests["zh"], layer, targets, targets, num_prefixes=5)
+            facts = facts_at(model, requests["zh"], layer, targets, num_prefixes=5)
             facts = Facts(**vars(facts) | {"targets": facts.values + missing / layers_left**power})
             update = method.solver(pooled([MOMENTS["zh"][layer], MOMENTS["en"][layer]]))(facts, Past.none(32, 32))
             add(layer, update)

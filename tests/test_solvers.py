@@ -157,7 +157,7 @@ def problems(
     values, moved = random(num_facts, d_out), random(num_facts, d_out)
     # a small part of the key, so that it keeps its part in the direction
     bare_keys = keys + openings * 0.1 * keys.norm(dim=1, keepdim=True) * torch.nn.functional.normalize(random(num_facts, d_in))
-    facts_drawn = Facts(keys, values, values + moved, bare_keys, gradients=random(num_facts, d_out))
+    facts_drawn = Facts(keys, values, values + moved, bare_keys)
     return Problem(facts_drawn, Past(past_keys, random(num_past, d_out), protected_keys), old, energies)
 
 
@@ -241,7 +241,10 @@ class Running:
 
 
 def ultraedits_wishes(problem: Problem) -> Float[Tensor, "facts d_out"]:
-    """V of arXiv 2505.14679, the statistics taken in batch by batch: the past's first fact, its others, the facts now."""
+    """V of arXiv 2505.14679, the statistics taken in batch by batch: the past's first fact, its others, the facts now.
+
+    Residuals are gradients with the sign turned.
+    """
 
     def features(past: Tensor, now: Tensor) -> Tensor:
         running = Running(now.shape[1])
@@ -250,9 +253,9 @@ def ultraedits_wishes(problem: Problem) -> Float[Tensor, "facts d_out"]:
         return running.normalised(now)
 
     facts, past = problem.facts, problem.past
-    hidden, gradients = features(past.keys, facts.keys), features(past.gradients, facts.gradients)
+    hidden, steps = features(past.keys, facts.keys), features(past.residuals, facts.targets - facts.values)
     lengths = hidden.square().sum(1, keepdim=True) / hidden.shape[1]
-    return -ULTRAEDIT.lr * lengths * gradients * (facts.values.square().sum() / facts.values.numel()).sqrt()
+    return ULTRAEDIT.lr * lengths * steps * (facts.values.square().sum() / facts.values.numel()).sqrt()
 
 
 def size_of_keys(keys: Float[Tensor, "facts d_in"]) -> Float[Tensor, ""]:
@@ -413,9 +416,8 @@ def test_the_units_of_keys_and_values_do_not_matter(method: Method, problem: Pro
             values=of_values * facts.values,
             targets=of_values * facts.targets,
             bare_keys=of_keys * facts.bare_keys,
-            gradients=facts.gradients / of_values,
         ),
-        past=Past(of_keys * past.keys, past.gradients / of_values, of_keys * past.protected),
+        past=Past(of_keys * past.keys, of_values * past.residuals, of_keys * past.protected),
         energies=of_keys**2 * problem.energies,
     )
     assert_close(in_other_units.change(method) * of_keys / of_values, problem.change(method))
@@ -551,7 +553,7 @@ def test_alphaedit_pays_nothing_for_past_keys_that_its_facts_do_not_overlap(prob
 @given(problems(past=st.just(1), full_rank=False))
 def test_more_copies_of_a_past_key_disturb_its_value_less(problem: Problem) -> None:
     def with_copies(copies: int) -> float:
-        past = replace(problem.past, keys=problem.past.keys.repeat(copies, 1), gradients=problem.past.gradients.repeat(copies, 1))
+        past = replace(problem.past, keys=problem.past.keys.repeat(copies, 1), residuals=problem.past.residuals.repeat(copies, 1))
         return disturbed(replace(problem, past=past).solve(ALPHAEDIT), problem.past.keys)
 
     found = [with_copies(copies) for copies in (0, 1, 2, 10)]
@@ -718,7 +720,7 @@ def test_after_an_update_values_move_and_nothing_else_does(problem: Problem, see
     facts, update = problem.facts, problem.solve(EMMET)
     moved, after = W + update.dense(), problem.facts.after(update)
     assert_close(after.values, facts.keys @ moved.T)
-    for name in ("keys", "bare_keys", "targets", "gradients"):
+    for name in ("keys", "bare_keys", "targets"):
         assert getattr(after, name) is getattr(facts, name)
 
 
@@ -780,8 +782,8 @@ def test_the_plain_sum_is_the_joint_update_when_the_languages_keys_do_not_meet(m
 
 def plain_facts(keys: Float[Tensor, "facts d_in"], seed: int = 0) -> Facts:
     """Facts without openings for a memory of four outputs."""
-    values, moved, gradients = normal(3 * len(keys), 4, seeded(seed)).chunk(3)
-    return Facts(keys, values, values + moved, keys, gradients)
+    values, moved = normal(2 * len(keys), 4, seeded(seed)).chunk(2)
+    return Facts(keys, values, values + moved, keys)
 
 
 @pytest.mark.parametrize("method", [EMMET, R_ROME], ids=name_of)
@@ -851,7 +853,7 @@ USED: dict[type, tuple[str, ...]] = {
     MemitMerge: EXACT,
     Pmet: EXACT,
     AlphaEdit: EXACT,
-    UltraEdit: ("keys", "values", "gradients"),
+    UltraEdit: EXACT,
 }
 
 
@@ -884,8 +886,8 @@ def test_protected_keys_that_are_not_finite_are_refused(method: Method) -> None:
 def test_a_past_that_is_not_finite_is_refused_by_ultraedit() -> None:
     facts = sound(ULTRAEDIT)
     for past in (
-        Past(spoilt(facts.keys, torch.nan), facts.gradients, facts.keys[:0]),
-        Past(facts.keys, spoilt(facts.gradients, torch.nan), facts.keys[:0]),
+        Past(spoilt(facts.keys, torch.nan), facts.residuals, facts.keys[:0]),
+        Past(facts.keys, spoilt(facts.residuals, torch.nan), facts.keys[:0]),
     ):
         with pytest.raises(ValueError, match="not finite"):
             ULTRAEDIT.solver(LOW_RANK)(facts, past)
@@ -894,7 +896,7 @@ def test_a_past_that_is_not_finite_is_refused_by_ultraedit() -> None:
 def test_a_past_that_is_not_finite_is_refused_by_alphaedit() -> None:
     facts = sound(ALPHAEDIT)
     with pytest.raises(ValueError, match="not finite"):
-        ALPHAEDIT.solver(LOW_RANK)(facts, Past(spoilt(facts.keys, torch.nan), facts.gradients, facts.keys[:0]))
+        ALPHAEDIT.solver(LOW_RANK)(facts, Past(spoilt(facts.keys, torch.nan), facts.residuals, facts.keys[:0]))
 
 
 def test_a_second_moment_that_is_not_finite_is_refused_by_alphaedit() -> None:

@@ -221,7 +221,6 @@ def some_vectors(num_facts: int) -> EditVectors:
             for layer in (4, 11)
         },
         targets={layer: normal(num_facts, 3, seed=10 * layer + 5) for layer in (4, 11)},
-        gradients={layer: normal(num_facts, 3, seed=10 * layer + 6) for layer in (4, 11)},
         losses=normal(num_facts, seed=1),
         steps=normal(num_facts, seed=2),
     )
@@ -233,9 +232,9 @@ def test_edit_vectors_come_back_bit_for_bit(tmp_path: Path, num_facts: int) -> N
     save_vectors(path, fact_ids, vectors)
     back = load_vectors(path)
     assert back.fact_ids == fact_ids
-    assert list(back.memories) == list(back.targets) == list(back.gradients) == [4, 11]
+    assert list(back.memories) == list(back.targets) == [4, 11]
     for layer, memory in vectors.memories.items():
-        wanted = vars(memory) | {"targets": vectors.targets[layer], "gradients": vectors.gradients[layer]}
+        wanted = vars(memory) | {"targets": vectors.targets[layer]}
         torch.testing.assert_close(vars(back.facts(layer)), wanted, rtol=0, atol=0)
         torch.testing.assert_close(vars(back.memories[layer]), vars(memory), rtol=0, atol=0)
         torch.testing.assert_close(back.deltas(layer), vectors.targets[layer] - memory.values, rtol=0, atol=0)

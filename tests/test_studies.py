@@ -8,10 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages.report import read_studies
 from tests.test_report import SCRIPT, cell, estimate, made, prepared
 from xledit.reporting import figures
-from xledit.reporting.studies import COMPARED, MethodRow, StudyCells, best, method_rows, perplexity_ratios, value_of
+from xledit.reporting.studies import COMPARED, MethodRow, StudyCells, best, method_rows, perplexity_ratios, read_all, value_of
 from xledit.reporting.tables import Measured
 from xledit.results import CellSummary, Check, Study, Timing
 from xledit.storage import write_json
@@ -198,10 +197,10 @@ def test_studies_are_read_with_their_cells_in_the_order_of_their_settings(tmp_pa
     put(tmp_path, study_of(cells, name="b", params=params))
     put(tmp_path, study_of(cells[:1], name="a"))
     (tmp_path / "no_study").mkdir()
-    found = read_studies(tmp_path)
+    found = read_all(tmp_path)
     assert [study.study.name for study in found] == ["a", "b"]
     assert [(row.method, row.edit) for row in found[1].cells] == [("rome", "zh"), ("memit", "zh"), ("memit", "mixed"), ("alphaedit", "zh")]
-    assert read_studies(tmp_path / "nowhere") == []
+    assert read_all(tmp_path / "nowhere") == []
 
 
 @pytest.fixture(scope="module")

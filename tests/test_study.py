@@ -16,11 +16,11 @@ from xledit.results import CellSummary, Study, Timing
 from xledit.storage import read_json as read_struct
 
 PLANS = sorted((ROOT / "studies").glob("*.yaml"))
-TWO = """\
-what: Two facts
+FOUR = """\
+what: Four facts
 params:
-  edit.num_facts: 2
-  edit.batch_size: 1
+  edit.num_facts: 4
+  edit.batch_size: 2
   grid.methods: [memit]
   grid.rewordings: 0
   summary.examples: 0
@@ -97,8 +97,8 @@ def test_an_unknown_study_lists_the_known_ones(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     Path("studies").mkdir()
     for name in ("b", "a"):
-        (Path("studies") / f"{name}.yaml").write_text(TWO, encoding="utf-8")
-    assert read_plan(Path("studies/a.yaml")) == Plan(what="Two facts", params=YAML(typ="safe", pure=True).load(TWO)["params"])
+        (Path("studies") / f"{name}.yaml").write_text(FOUR, encoding="utf-8")
+    assert read_plan(Path("studies/a.yaml")) == Plan(what="Four facts", params=YAML(typ="safe", pure=True).load(FOUR)["params"])
     with pytest.raises(ValueError, match=r"studies/c\.yaml: no such study; known: a, b"):
         read_plan(Path("studies/c.yaml"))
 
@@ -161,27 +161,27 @@ def test_the_stages_that_have_a_result_are_those_of_the_lock(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_study_keeps_its_cells_and_leaves_the_default_run_alone(tiny_project: TinyProject, tmp_path: Path) -> None:
     project = tiny_project.copy(tmp_path / "project")
-    (project.root / "studies" / "two.yaml").write_text(TWO, encoding="utf-8")
-    command = ("python", "-m", "tools.study", "two")
+    (project.root / "studies" / "four.yaml").write_text(FOUR, encoding="utf-8")
+    command = ("python", "-m", "tools.study", "four")
     project.run(*command)
     results = project.root / "docs" / "results"
-    found = read_struct(results / "two.json", Study)
-    assert (found.name, found.what) == ("two", "Two facts")
-    assert found.params == read_plan(project.root / "studies" / "two.yaml").params
+    found = read_struct(results / "four.json", Study)
+    assert (found.name, found.what) == ("four", "Four facts")
+    assert found.params == read_plan(project.root / "studies" / "four.yaml").params
     assert found.commit == project.run("git", "rev-parse", "HEAD").stdout.strip()
-    cells = {path.stem: read_struct(path, CellSummary) for path in (results / "two").iterdir()}
+    cells = {path.stem: read_struct(path, CellSummary) for path in (results / "four").iterdir()}
     assert cells.keys() == {"memit-zh", "memit-en", "memit-mixed"}
     for cell in cells.values():
-        assert cell.num_facts == 2
-        assert [check.num_facts for check in cell.checks] == [0, 1, 2]
+        assert cell.num_facts == 4
+        assert [check.num_facts for check in cell.checks] == [0, 2, 4]
     assert found.timings.keys() >= {"prepare", "vectors@zh", *(f"apply@{name}" for name in cells)}
     assert all(timing.wall_s > 0 and timing.cpu_s > 0 for timing in found.timings.values())
     changed = project.run("git", "status", "--porcelain", "--untracked-files=all").stdout.split()[1::2]
-    assert {path for path in changed if not path.startswith("docs/results/two")} == {"studies/two.yaml"}
-    assert not (project.root / study.FOLDER / "two").exists()
+    assert {path for path in changed if not path.startswith("docs/results/four")} == {"studies/four.yaml"}
+    assert not (project.root / study.FOLDER / "four").exists()
     # what was computed once comes from the cache, and keeps its times
     project.run(*command)
-    again = read_struct(results / "two.json", Study)
+    again = read_struct(results / "four.json", Study)
     assert again.timings.keys() == found.timings.keys()
     assert again.timings["apply@memit-zh"] == found.timings["apply@memit-zh"]
     assert read_json(project.root / "reports/metrics.json") == read_json(tiny_project.root / "reports/metrics.json")
@@ -192,6 +192,6 @@ def test_a_study_keeps_its_cells_and_leaves_the_default_run_alone(tiny_project: 
 def test_a_study_need_not_have_every_edit(tiny_project: TinyProject, tmp_path: Path, edits: str) -> None:
     """As in studies/sequence_1000.yaml and combined_200.yaml: the pipeline must find all that its stages depend on."""
     project = tiny_project.copy(tmp_path / "project")
-    (project.root / "studies" / "some.yaml").write_text(f"{TWO}  grid.edits: {edits}\n", encoding="utf-8")
+    (project.root / "studies" / "some.yaml").write_text(f"{FOUR}  grid.edits: {edits}\n", encoding="utf-8")
     project.run("python", "-m", "tools.study", "some")
     assert len(list((project.root / "docs" / "results" / "some").iterdir())) == edits.count(",") + 1

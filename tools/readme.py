@@ -1,7 +1,7 @@
 """Write the README's tables from the results they show, or with ``--check`` fail when they differ.
 
 A table stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per method and edit (``cells``,
-``kinds``, ``groups``) or the file that `make audit` writes (``audit``).
+``kinds``, ``groups``), the file of a study (``best``, ``collapse``), or the one that `make audit` writes (``audit``).
 """
 
 import math
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from xledit.reporting import studies
 from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
 from xledit.results import BenchmarkAudit, CellSummary
 from xledit.storage import read_json, write_bytes
@@ -65,6 +66,35 @@ def groups_table(folder: Path) -> list[list[str]]:
     return [head, *rows]
 
 
+def best_table(path: Path) -> list[list[str]]:
+    """Return for each edit of a study which method is best in each column, and its number."""
+    rows = studies.method_rows(studies.read(path))
+    units: dict[str, float] = dict.fromkeys(studies.COMPARED, 100)
+    columns = (*studies.COMPARED, "transfer", *studies.LESS)
+    table = []
+    for edit in dict.fromkeys(row.edit for row in rows):
+        cells = []
+        for column in columns:
+            method = studies.best(rows, edit, column)
+            value = next((studies.value_of(row, column) for row in rows if (row.method, row.edit) == (method, edit)), math.nan)
+            cells.append(f"{method} {units.get(column, 1) * value:.{0 if column in units else 2}f}" if method else "")
+        table.append([edit, *cells])
+    return [["edit", *map(_spaced, columns)], *table]
+
+
+def collapse_table(path: Path) -> list[list[str]]:
+    """Return how each method of a study of many batches ended: facts stored, recall, perplexity, largest norm."""
+    rows = []
+    for cell in studies.read(path).sequences:
+        last, ratios = cell.checks[-1], studies.perplexity_ratios(cell.checks)
+        kept = "" if last.kept is None else f"{100 * last.kept:.0f}"
+        norm = max((norm for norm in last.weight_norms.values() if norm is not None), default=math.nan)
+        perplexity = " / ".join(f"{ratio:.1f}" for ratio in ratios.values())
+        ended = "collapsed" if last.collapsed else "stands"
+        rows.append([cell.method, cell.edit, str(last.num_facts), ended, f"{100 * last.fresh:.0f}", kept, perplexity, f"{norm:.2f}"])
+    return [["method", "edit", "facts stored", "then", "newest recalled", "earlier recalled", "perplexity zh / en", "largest norm"], *rows]
+
+
 def audit_table(path: Path) -> list[list[str]]:
     """Return the counts of both benchmarks by the same checks."""
     found = read_json(path, BenchmarkAudit)
@@ -86,6 +116,8 @@ TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "kinds": kinds_table,
     "groups": groups_table,
     "audit": audit_table,
+    "best": best_table,
+    "collapse": collapse_table,
 }
 
 

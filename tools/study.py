@@ -6,6 +6,7 @@ docs/results/NAME.json (what was run, from which commit, and what each stage too
 no times, and keeps those of an earlier run).
 """
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -47,11 +48,16 @@ def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .
     _dvc(clone, "cache", "dir", "--local", str(Path(".dvc/cache").absolute()))
     set_params(clone, plan.params)
     log.info("%s: %s; commit %s", name, plan.what, commit[:12])
-    _dvc(clone, "repro", timings=timings)
+    # geometry compares each language with all together, which a study need not have
+    _dvc(clone, "repro", "summarise", timings=timings)
     earlier = read_json(RESULTS / f"{name}.json", Study).timings if (RESULTS / f"{name}.json").exists() else {}
     found = read_timings(timings)
     shutil.rmtree(RESULTS / name, ignore_errors=True)
-    shutil.copytree(clone / "reports" / "cells", RESULTS / name)
+    (RESULTS / name).mkdir(parents=True)
+    # the clone also has the default run's cells
+    grid = _read_yaml(clone / "params.yaml")["grid"]
+    for method, edit in itertools.product(grid["methods"], grid["edits"]):
+        shutil.copy(clone / "reports" / "cells" / f"{method}-{edit}.json", RESULTS / name)
     study = Study(
         name=name,
         what=plan.what,
@@ -71,7 +77,7 @@ def read_plan(path: Path) -> Plan:
         known = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
         raise ValueError(f"{path}: no such study; known: {known}")
     try:
-        return msgspec.convert(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), Plan)
+        return msgspec.convert(_read_yaml(path), Plan)
     except msgspec.ValidationError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -84,7 +90,11 @@ def read_timings(path: Path) -> dict[str, Timing]:
 
 def locked_stages(clone: Path) -> list[str]:
     """Return the names of the stages that have a result."""
-    return list(YAML(typ="safe", pure=True).load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"])
+    return list(_read_yaml(clone / "dvc.lock")["stages"])
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
 
 
 def _git(*arguments: str) -> str:

@@ -20,8 +20,8 @@ def answer_facts(
 ) -> dict[int, Facts]:
     """Return for each layer the key and value at each token that an answer token is read off, request by request, token by token.
 
-    The target is the value less the gradient of that pass's summed negative log-probabilities (nats). Keys of all layers are the
-    unedited model's, as in arXiv 2505.14679.
+    The target is the value less the gradient of that pass's summed negative log-probabilities (nats). All layers are read
+    off one pass, before any of them is changed, as in arXiv 2505.14679.
     """
     prompts = [encode_text(tokenizer, request.prompt) for request in requests]
     answers = [encode_answer(tokenizer, request.target_new, request.language) for request in requests]

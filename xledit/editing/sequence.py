@@ -188,12 +188,14 @@ class Training:
     seed: int
     on_progress: Callable[[int], None] = lambda _num_facts: None
 
-    def __call__(self, group: Group, places: slice, history: History) -> Stored:
-        """Store the facts at ``places`` in the group's languages. Raises ValueError where earlier keys are to be kept off."""
-        if self.combination.keeps_off and history.met:
+    def __post_init__(self) -> None:
+        if self.combination.keeps_off:
             raise ValueError(
                 f"{type(self.method).__name__} trains and cannot keep off earlier keys; use a closed-form method for this edit"
             )
+
+    def __call__(self, group: Group, places: slice, history: History) -> Stored:
+        """Store the facts at ``places`` in the group's languages."""
         requests = [request for code in group for request in self.requests[code][places]]
         return Stored(self.method.updates(self.model, self.tokenizer, requests, self.layers, self.seed, self.on_progress), {})
 

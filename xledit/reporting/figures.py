@@ -2,6 +2,7 @@
 
 import html
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ SERIES = ("#0072b2", "#d55e00", "#008a66", "#a8508a")
 PAGE_COLOURS = {PAPER: "none", INK: "currentColor", LINE: "var(--line)", BAND: "var(--band)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)
 }
+HIGHEST = 1e6  # where a perplexity that is not finite is drawn
 MARKERS = ("o", "s", "^", "D")
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "xledit",
@@ -109,8 +111,8 @@ def sequence(cells: Sequence[CellSummary]) -> str:
             done = [check.num_facts for check in cell.checks]
             lines = (
                 [_or_nan(check.kept) for check in cell.checks],
-                [max(perplexity_ratios(cell.checks, place).values()) for place in range(len(cell.checks))],
-                [max(_or_nan(norm) for norm in check.weight_norms.values()) for check in cell.checks],
+                [min(max(perplexity_ratios(cell.checks, place).values()), HIGHEST) for place in range(len(cell.checks))],
+                [max((norm for norm in check.weight_norms.values() if norm is not None), default=math.nan) for check in cell.checks],
             )
             panels[0].plot(done[1:], [check.fresh for check in cell.checks[1:]], color=colour, linewidth=0.7)
             for axes, line in zip(panels, lines, strict=True):
@@ -128,7 +130,7 @@ def sequence(cells: Sequence[CellSummary]) -> str:
 
 
 def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return math.nan if value is None else value
 
 
 def cosines(vectors: Sequence[VectorGeometry], what: str) -> str:

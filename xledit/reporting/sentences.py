@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from xledit.languages import LANGUAGES
+from xledit.reporting.studies import perplexity_ratios
 from xledit.reporting.tables import Measured, above_null, measured, over_layers
 from xledit.results import CellSummary, Likeness, UpdateGeometry, VectorGeometry
 
@@ -60,7 +61,25 @@ def transfer(cells: Sequence[CellSummary]) -> list[str]:
     alone = {cell.edit: cell for cell in cells if len(cell.edit_languages) == 1}
     sentences = [sentence for cell in alone.values() for sentence in _alone(cell)]
     sentences += [_apart(label, alone.values()) for label in dict.fromkeys(found.label for cell in alone.values() for found in cell.groups)]
-    return sentences + [_together(cell, alone) for cell in cells if len(cell.edit_languages) > 1]
+    sentences += [_together(cell, alone) for cell in cells if len(cell.edit_languages) > 1]
+    return [_collapse(cell) for cell in cells if cell.checks and cell.checks[-1].collapsed] + sentences + _text(cells)
+
+
+def _collapse(cell: CellSummary) -> str:
+    return (
+        f"The model edited in {cell.edit} has collapsed after {_plural(cell.checks[-1].num_facts, 'fact')}: "
+        "it no longer reads plain text, and what it answers says nothing about transfer."
+    )
+
+
+def _text(cells: Sequence[CellSummary]) -> list[str]:
+    """Return a sentence on held-out text, if the models were watched."""
+    parts = [
+        f"{cell.edit} {', '.join(f'{name(code)} × {_number(ratio)}' for code, ratio in perplexity_ratios(cell.checks).items())}"
+        for cell in cells
+        if cell.checks
+    ]
+    return [f"Perplexity of held-out text, relative to the unedited model's, edited in {'; '.join(parts)}."] if parts else []
 
 
 def _apart(label: str, cells: Iterable[CellSummary]) -> str:

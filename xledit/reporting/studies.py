@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
 from xledit.results import CellSummary, Check, Study
+from xledit.storage import read_json
 
 # the columns in which methods are compared; in all of them more is better, but for those of LESS
 COMPARED = ("efficacy", "exact", "paraphrase", "portability", "locality", "locality_tokens")
@@ -23,6 +25,25 @@ class StudyCells(msgspec.Struct, frozen=True, kw_only=True):
     def sequences(self) -> tuple[CellSummary, ...]:
         """The cells that were edited in several batches."""
         return tuple(cell for cell in self.cells if len(cell.checks) > 2)
+
+
+def read_all(folder: Path) -> list[StudyCells]:
+    """Return the studies of a folder (docs/results)."""
+    return [read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def read(path: Path) -> StudyCells:
+    """Return a study with its cells, in the order in which its settings name methods and edits."""
+    study = read_json(path, Study)
+    cells = [read_json(file, CellSummary) for file in (path.parent / study.name).glob("*.json")]
+    order = [study.params.get(name, []) for name in ("grid.methods", "grid.edits")]
+    cells.sort(key=lambda cell: tuple(_place(name, names) for name, names in zip((cell.method, cell.edit), order, strict=True)))
+    return StudyCells(study=study, cells=tuple(cells))
+
+
+def _place(name: str, names: list[str]) -> tuple[int, str]:
+    """Return a key that sorts names as they are listed, the others behind them by themselves."""
+    return (names.index(name) if name in names else len(names), name)
 
 
 class MethodRow(msgspec.Struct, frozen=True, kw_only=True):
