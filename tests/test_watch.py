@@ -21,7 +21,7 @@ from xledit.evaluation import watch
 from xledit.evaluation.checks import COLLAPSE_RATIO, collapsed
 from xledit.evaluation.metrics import exact_forced
 from xledit.evaluation.scoring import score_probes
-from xledit.evaluation.watch import earlier_sample, memory_norms, recalled, text_nats
+from xledit.evaluation.watch import Watch, WatchParams, earlier_sample, memory_norms, recalled, text_nats
 from xledit.models.families import memory_of
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.records import EditRequest, Probe
@@ -213,7 +213,7 @@ def test_collapse_is_ten_times_the_perplexity() -> None:
 def test_what_json_spells_null_has_collapsed() -> None:
     check = Check(num_facts=5, fresh=0.0, kept=None, text_nats={"zh": math.nan}, weight_norms={"3": math.inf}, collapsed=True)
     read = msgspec.json.decode(msgspec.json.encode(check), type=Check)
-    assert read == msgspec.structs.replace(check, text_nats={"zh": None}, weight_norms={3: None})
+    assert read == msgspec.structs.replace(check, text_nats={"zh": None}, weight_norms={"3": None})
     assert collapsed(read.text_nats, {"zh": 3.0})
 
 
@@ -329,3 +329,57 @@ def test_the_held_out_text_is_eighty_different_passages_of_moderate_length(code:
     assert shortest <= min(lengths)
     assert max(lengths) <= longest
     assert all(text == text.strip() for text in texts)
+
+
+# the watch itself: the unedited model first, then the model as it is after each batch
+
+WATCH = WatchParams(facts=2, max_tokens=EVERYTHING, passages=2, text={"zh": "zh.txt", "en": "en.txt"})
+PASSAGES = {"zh": TEXTS[:1], "en": TEXTS[1:2]}
+ASKED = {"zh": [request for request in REQUESTS if request.language == "zh"] * 3}
+
+
+def watched(model: PreTrainedModel) -> Watch:
+    return Watch(model, tiny_tokenizer(), WATCH, PASSAGES, layers=(1, 2), seed=3)
+
+
+def test_the_unedited_model_is_as_it_was(model: PreTrainedModel) -> None:
+    check = watched(model).check(ASKED, slice(0, 0))
+    assert (check.num_facts, check.kept, check.collapsed) == (0, None, False)
+    assert check.weight_norms == {"1": 1.0, "2": 1.0}
+    assert check.text_nats == {code: text_nats(model, tiny_tokenizer(), texts, EVERYTHING) for code, texts in PASSAGES.items()}
+
+
+def test_a_check_asks_the_newest_facts_and_a_sample_of_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def recall(_model: object, _tokenizer: object, requests: Sequence[EditRequest], _max_tokens: int) -> list[bool]:
+        asked.append([request.fact_id for request in requests])
+        return [len(asked) == 1] * len(requests)
+
+    numbered = {
+        code: [msgspec.structs.replace(request, fact_id=f"{code}{place}") for place, request in enumerate(ASKED["zh"])]
+        for code in LANGUAGES
+    }
+    look = watched(cached_model("llama"))
+    monkeypatch.setattr(watch, "recalled", recall)
+    check = look.check(numbered, slice(3, 5))
+    assert asked == [["zh3", "zh4", "en3", "en4"], ["zh0", "zh2", "en0", "en2"]]
+    assert (check.num_facts, check.fresh, check.kept) == (5, 1.0, 0.0)
+
+
+def test_a_grown_weight_and_a_ruined_text_are_seen() -> None:
+    model = tiny_model("llama")
+    look = watched(model)
+    with torch.no_grad():
+        memory_of(model, 2).get_parameter("weight").mul_(3)
+    grown = look.check(ASKED, slice(0, 1))
+    assert grown.weight_norms == pytest.approx({"1": 1.0, "2": 3.0})
+    with torch.no_grad():
+        memory_of(model, 1).get_parameter("weight").fill_(math.nan)
+    assert look.check(ASKED, slice(1, 2)).collapsed
+
+
+@pytest.mark.parametrize(("name", "value"), [("facts", 1), ("max_tokens", 0), ("passages", 0)])
+def test_a_setting_of_the_watch_that_asks_for_too_little_is_named(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=rf"watch\.{name} is {value}"):
+        msgspec.structs.replace(WATCH, **{name: value})
