@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from stages.runner import TIMINGS, log, run
 from tools.overlay import set_params
@@ -78,7 +79,7 @@ def read_plan(path: Path) -> Plan:
         raise ValueError(f"{path}: no such study; known: {known}")
     try:
         return msgspec.convert(_read_yaml(path), Plan)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
