@@ -49,7 +49,7 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
     assert list(summary["metrics"]) == ["ja", "zh"]
     assert list(summary["transfer"]) == ["ja"]
     assert summary["num_facts"] == TINY["edit.num_facts"]
-    assert [list(check["text_nats"]) for check in summary["checks"]] == [["zh", "ja"]] * 2
+    assert [list(check["text_nats"]) for check in summary["checks"]] == [["ja", "zh"]] * 2
     requests = read_json(root / "artifacts/requests/ja.json")
     assert {request["fact_id"].rpartition("-")[0] for request in requests} == {"landmark_city"}  # type: ignore[index]
     page = (root / "reports/index.html").read_text(encoding="utf-8")
