@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xledit.editing.solvers import Facts
 from xledit.models.families import head_logits, memory_of
 from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
-from xledit.models.tracing import hooked
+from xledit.models.tracing import hooked, read
 from xledit.records import EditRequest
 
 
@@ -36,7 +36,7 @@ def answer_facts(
         with ExitStack() as stack, torch.enable_grad():
             for layer in layers:
                 stack.enter_context(hooked(memory_of(model, layer).register_forward_hook(_opened(seen, layer))))
-            hidden = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            hidden = read(model, ids, mask, use_cache=False)
             functional.cross_entropy(head_logits(model, hidden[places, columns]).float(), wanted, reduction="sum").backward()
         for layer, (key, value, change) in seen.items():
             gradient = change.grad

@@ -30,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from xledit.editing.solvers import LayerUpdate, check_positive
 from xledit.models.families import head_logits, memory_of, weight_as_out_by_in
 from xledit.models.prompts import encode_answer, encode_text, pad
-from xledit.models.tracing import hooked
+from xledit.models.tracing import hooked, read
 from xledit.records import EditRequest
 
 ADAPTER = "edit"
@@ -251,7 +251,7 @@ class _Batch:
 
     def losses(self) -> Float[Tensor, "facts"]:  # noqa: F821
         """Return the mean negative log-probability of each fact's target tokens (nats)."""
-        hidden = self._model.base_model(input_ids=self._ids, attention_mask=self._mask, use_cache=False).last_hidden_state
+        hidden = read(self._model, self._ids, self._mask, use_cache=False)
         logprobs = head_logits(self._model, hidden[self._rows, self._positions]).float().log_softmax(-1)
         losses = -logprobs[self._places, self._tokens] * self._weights
         return losses.new_zeros(len(self._requests)).index_add(0, self._facts, losses)

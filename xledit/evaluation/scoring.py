@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from xledit.languages import language
 from xledit.models.families import head_logits
 from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
+from xledit.models.tracing import read
 from xledit.records import AnswerScore, Probe, Score
 
 # six decimals of a natural logarithm: far below any effect, above the noise of reordered sums
@@ -96,7 +97,7 @@ class _Beginning:
         self._cache = DynamicCache()
         if tokens:
             ids = torch.tensor([tokens], device=model.device)
-            _run(model, ids, torch.ones_like(ids), self._cache)
+            read(model, ids, torch.ones_like(ids), past_key_values=self._cache, use_cache=True)
 
     def cache(self, padding: Tensor) -> DynamicCache:
         """Return a cache as if prompts after ``padding`` (``[batch]``) masked columns had been read up to this length.
@@ -121,7 +122,7 @@ class _Asked:
         self._model = model
         ids, self._mask = (tensor.to(model.device) for tensor in pad(prompts, left=True))
         self._cache = beginning.cache((1 - self._mask).sum(1))
-        self._first = _run(self._model, ids[:, self._cache.get_seq_length() :], self._mask, self._cache)[:, -1]
+        self._first = self._read(ids[:, self._cache.get_seq_length() :], self._mask, self._cache)[:, -1]
 
     def score(self, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[AnswerScore, AnswerScore]]:
         """Return the scores of two answers to each prompt, teacher forced; logits only where an answer token is due."""
@@ -131,9 +132,7 @@ class _Asked:
             ids, mask = (tensor.to(states.device) for tensor in pad([answer[:-1] for answer in flat]))
             cache = copy.deepcopy(self._cache)
             cache.batch_repeat_interleave(2)
-            states = torch.cat(
-                [states, _run(self._model, ids, torch.cat([self._mask.repeat_interleave(2, dim=0), mask], dim=1), cache)], dim=1
-            )
+            states = torch.cat([states, self._read(ids, torch.cat([self._mask.repeat_interleave(2, dim=0), mask], dim=1), cache)], dim=1)
         logprobs = (
             head_logits(self._model, torch.cat([states[row, : len(answer)] for row, answer in enumerate(flat)])).float().log_softmax(-1)
         )
@@ -156,12 +155,9 @@ class _Asked:
         for _ in range(max(lengths)):
             said.append(head_logits(self._model, state).argmax(-1))
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-            state = _run(self._model, said[-1][:, None], mask, cache)[:, -1]
+            state = self._read(said[-1][:, None], mask, cache)[:, -1]
         return [row[:length] for row, length in zip(torch.stack(said, dim=1).tolist(), lengths, strict=True)]
 
-
-def _run(model: PreTrainedModel, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-    """Return final hidden states ``[batch tokens d_model]`` of ``ids``; ``mask`` covers what the cache holds, too."""
-    positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-    output = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-    return output.last_hidden_state
+    def _read(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Return the final states of ``ids`` behind what the cache holds."""
+        return read(self._model, ids, mask, past_key_values=cache, use_cache=True)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xledit.evaluation.checks import collapsed
 from xledit.models.families import head_logits, memory_of
 from xledit.models.prompts import batches_by_length, encode_answer, encode_text, opening_tokens, pad
+from xledit.models.tracing import read
 from xledit.records import EditRequest
 from xledit.results import Check
 
@@ -103,7 +104,7 @@ def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts:
     for batch in batches_by_length([len(row) for row in rows], max_tokens):
         ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
         counted = mask[:, first:].bool()
-        states = _states(model, ids, mask)[:, first - 1 : -1][counted]
+        states = read(model, ids, mask, use_cache=False)[:, first - 1 : -1][counted]
         wanted = ids[:, first:][counted]
         start = 0
         for logits in _logits(model, states):
@@ -125,7 +126,7 @@ def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
     found: dict[int, bool] = {}
     for batch in batches_by_length([len(row) for row in rows], max_tokens):
         ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
-        states = _states(model, ids, mask)
+        states = read(model, ids, mask, use_cache=False)
         due = torch.cat([states[place, len(prompts[index]) - 1 : len(rows[index])] for place, index in enumerate(batch)])
         said = torch.cat([logits.argmax(-1) for logits in _logits(model, due)]).cpu()
         for index, part in zip(batch, said.split([len(answers[index]) for index in batch]), strict=True):
@@ -154,13 +155,6 @@ def earlier_sample(num_earlier: int, size: int, seed: int) -> list[int]:
     bounds = [stretch * num_earlier // size for stretch in range(size + 1)]
     between = [draw.randrange(start, stop) for start, stop in pairwise(bounds[1:-1])]
     return [0, *between, num_earlier - 1]
-
-
-def _states(
-    model: PreTrainedModel, ids: Int[Tensor, "batch tokens"], mask: Int[Tensor, "batch tokens"]
-) -> Float[Tensor, "batch tokens d_model"]:
-    """Return the final hidden states, as the head reads them."""
-    return model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
 
 
 def _logits(model: PreTrainedModel, states: Float[Tensor, "tokens d_model"]) -> Iterator[Float[Tensor, "piece vocab"]]:
