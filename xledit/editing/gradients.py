@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.editing.solvers import Facts
 from xledit.models.families import head_logits, memory_of
-from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
+from xledit.models.prompts import batches_by_length, encode_request, pad, teacher_forced
 from xledit.models.tracing import hooked, read
 from xledit.records import EditRequest
 
@@ -23,15 +23,14 @@ def answer_facts(
     The target is the value less the gradient of that pass's summed negative log-probabilities (nats). All layers are read
     off one pass, before any of them is changed, as in arXiv 2505.14679.
     """
-    prompts = [encode_text(tokenizer, request.prompt) for request in requests]
-    answers = [encode_answer(tokenizer, request.target_new, request.language) for request in requests]
-    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [teacher_forced(*encode_request(tokenizer, request)) for request in requests]
     found: dict[int, dict[int, tuple[Tensor, Tensor, Tensor]]] = {layer: {} for layer in layers}
-    for batch in batches_by_length([len(row) for row in rows], max_tokens):
-        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
-        places = torch.tensor([row for row, index in enumerate(batch) for _token in answers[index]])
-        columns = torch.tensor([len(prompts[index]) - 1 + step for index in batch for step in range(len(answers[index]))])
-        wanted = torch.tensor([token for index in batch for token in answers[index]], device=model.device)
+    for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
+        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
+        sizes = [len(rows[index].answer) for index in batch]
+        places = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes))
+        columns = torch.tensor([position for index in batch for position in rows[index].positions])
+        wanted = torch.tensor([token for index in batch for token in rows[index].answer], device=model.device)
         seen: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         with ExitStack() as stack, torch.enable_grad():
             for layer in layers:
@@ -42,7 +41,6 @@ def answer_facts(
             gradient = change.grad
             assert gradient is not None
             parts = [tensor[places, columns].detach().cpu().double() for tensor in (key, value, gradient)]
-            sizes = [len(answers[index]) for index in batch]
             found[layer] |= dict(zip(batch, zip(*(part.split(sizes) for part in parts), strict=True), strict=True))
     facts = {}
     for layer, by_request in found.items():

@@ -29,32 +29,19 @@ from transformers.pytorch_utils import Conv1D
 
 from xledit.editing.solvers import LayerUpdate, check_positive
 from xledit.models.families import head_logits, memory_of, weight_as_out_by_in
-from xledit.models.prompts import encode_answer, encode_text, pad
+from xledit.models.prompts import AnswerRow, encode_request, pad, teacher_forced
 from xledit.models.tracing import hooked, read
 from xledit.records import EditRequest
 
 ADAPTER = "edit"
 
 
-class _Row(msgspec.Struct, frozen=True):
-    """A fact as the tokens to run, its target's tokens, and for each of these the position that should foretell it."""
-
-    tokens: tuple[int, ...]
-    target: tuple[int, ...]
-    positions: tuple[int, ...]
-
-
-def _last_token(prompt: tuple[int, ...], target: tuple[int, ...]) -> _Row:
-    return _Row(tokens=prompt, target=target, positions=(len(prompt) - 1,) * len(target))
-
-
-def _teacher_forced(prompt: tuple[int, ...], target: tuple[int, ...]) -> _Row:
-    first = len(prompt) - 1
-    return _Row(tokens=prompt + target[:-1], target=target, positions=tuple(range(first, first + len(target))))
+def _last_token(prompt: tuple[int, ...], answer: tuple[int, ...]) -> AnswerRow:
+    return AnswerRow(tokens=prompt, answer=answer, positions=(len(prompt) - 1,) * len(answer))
 
 
 Loss = Literal["last_token", "target"]
-LOSSES: dict[Loss, Callable[[tuple[int, ...], tuple[int, ...]], _Row]] = {"last_token": _last_token, "target": _teacher_forced}
+LOSSES: dict[Loss, Callable[[tuple[int, ...], tuple[int, ...]], AnswerRow]] = {"last_token": _last_token, "target": teacher_forced}
 
 
 class _Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -229,20 +216,17 @@ class _Batch:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         requests: Sequence[EditRequest],
-        row_of: Callable[[tuple[int, ...], tuple[int, ...]], _Row],
+        row_of: Callable[[tuple[int, ...], tuple[int, ...]], AnswerRow],
     ) -> None:
         self._model, self._requests = model, requests
-        rows = [
-            row_of(encode_text(tokenizer, request.prompt), encode_answer(tokenizer, request.target_new, request.language))
-            for request in requests
-        ]
+        rows = [row_of(*encode_request(tokenizer, request)) for request in requests]
         self._ids, self._mask = (tensor.to(model.device) for tensor in pad([row.tokens for row in rows]))
         # logits are large: one vector of them for all tokens that are wanted at a place
         places = sorted({(fact, position) for fact, row in enumerate(rows) for position in row.positions})
         wanted = [
-            (places.index((fact, position)), token, fact, 1 / len(row.target))
+            (places.index((fact, position)), token, fact, 1 / len(row.answer))
             for fact, row in enumerate(rows)
-            for position, token in zip(row.positions, row.target, strict=True)
+            for position, token in zip(row.positions, row.answer, strict=True)
         ]
         self._rows, self._positions = torch.tensor(places, device=model.device).unbind(1)
         self._places, self._tokens, self._facts, self._weights = (

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.evaluation.checks import collapsed
 from xledit.models.families import head_logits, memory_of
-from xledit.models.prompts import batches_by_length, encode_answer, encode_text, opening_tokens, pad
+from xledit.models.prompts import batches_by_length, encode_request, encode_text, opening_tokens, pad, teacher_forced
 from xledit.models.tracing import read
 from xledit.records import EditRequest
 from xledit.results import Check
@@ -119,18 +119,15 @@ def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
 
     One pass over prompt and answer, nothing decoded. ``max_tokens`` bounds a batch (memory and speed, not results).
     """
-    prompts = [encode_text(tokenizer, request.prompt) for request in requests]
-    answers = [encode_answer(tokenizer, request.target_new, request.language) for request in requests]
-    # the answer's last token is never read: nothing is asked after it
-    rows = [prompt + answer[:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [teacher_forced(*encode_request(tokenizer, request)) for request in requests]
     found: dict[int, bool] = {}
-    for batch in batches_by_length([len(row) for row in rows], max_tokens):
-        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
+    for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
+        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
         states = read(model, ids, mask, use_cache=False)
-        due = torch.cat([states[place, len(prompts[index]) - 1 : len(rows[index])] for place, index in enumerate(batch)])
+        due = torch.cat([states[place, list(rows[index].positions)] for place, index in enumerate(batch)])
         said = torch.cat([logits.argmax(-1) for logits in _logits(model, due)]).cpu()
-        for index, part in zip(batch, said.split([len(answers[index]) for index in batch]), strict=True):
-            found[index] = tuple(part.tolist()) == answers[index]
+        for index, part in zip(batch, said.split([len(rows[index].answer) for index in batch]), strict=True):
+            found[index] = tuple(part.tolist()) == rows[index].answer
     return [found[index] for index in range(len(requests))]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xledit.languages import language
+from xledit.records import EditRequest
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,25 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, code: str) ->
     if not tokens:
         raise ValueError(f"the answer {answer!r} ({code}) has no tokens")
     return tokens
+
+
+class AnswerRow(msgspec.Struct, frozen=True):
+    """Tokens to run, an answer's tokens, and for each of these the position that should foretell it."""
+
+    tokens: tuple[int, ...]
+    answer: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+def teacher_forced(prompt: tuple[int, ...], answer: tuple[int, ...]) -> AnswerRow:
+    """Return the prompt continued by all of the answer but its last token, behind which nothing is asked."""
+    first = len(prompt) - 1
+    return AnswerRow(tokens=prompt + answer[:-1], answer=answer, positions=tuple(range(first, first + len(answer))))
+
+
+def encode_request(tokenizer: PreTrainedTokenizerBase, request: EditRequest) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens of the request's prompt and of its new answer."""
+    return encode_text(tokenizer, request.prompt), encode_answer(tokenizer, request.target_new, request.language)
 
 
 def _adds_dummy_space(tokenizer: PreTrainedTokenizerBase) -> bool:
