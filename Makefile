@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # DVC runs `python` from PATH
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+PYTEST := python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: repro test fast lint audit verify bench lock clean
@@ -14,10 +15,10 @@ repro: $(READY)  ## run the pipeline and print the headline table
 	@python -m tools.headline
 
 test: $(READY) lint  ## every check and every test
-	python -m pytest
+	$(PYTEST)
 
 fast: $(READY)  ## the tests that take seconds
-	python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	ruff format --check .

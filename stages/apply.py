@@ -20,7 +20,7 @@ from xledit.editing.artifacts import SavedEdit, load_moments, load_vectors, save
 from xledit.editing.combine import Combination, combination
 from xledit.editing.incontext import Ike
 from xledit.editing.methods import AnyMethod
-from xledit.editing.sequence import Editor, LocateThenEdit, Training, edit_in_batches
+from xledit.editing.sequence import LocateThenEdit, Training, edit_in_batches
 from xledit.editing.targets import TargetSettings
 from xledit.editing.tuning import FineTuning, Lora
 from xledit.evaluation.watch import Watch, WatchParams
@@ -70,11 +70,11 @@ def main(
             requests = {code: as_published(found) for code, found in requests.items()}
         watched = section("watch", WatchParams)
         texts = {code: read_texts(code, watched.text, "watch.text") for code in known}
-        watch = Watch(model, tokenizer, watched, texts, params.layers, section("seed", int))
+        editor = editor_of(chosen, model, tokenizer, combined, requests, artifacts, params)
+        watch = Watch(model, tokenizer, watched, texts, editor.layers, section("seed", int))
         num_facts, updates = len(next(iter(requests.values()))), {}
-        checks.append(watch.check(requests, slice(0, 0)))
+        checks.append(watch.unedited(requests))
         with progress(num_facts * len(requests), "facts") as step:
-            editor = editor_of(chosen, model, tokenizer, combined, requests, artifacts, params)
             for done in edit_in_batches(model, combined, num_facts, params.batch_size, editor):
                 updates = done.updates
                 checks.append(watch.check(requests, done.places))
@@ -97,7 +97,7 @@ def editor_of(
     requests: dict[str, list[EditRequest]],
     artifacts: Path,
     params: EditParams,
-) -> Editor:
+) -> LocateThenEdit | Training:
     """Return what stores a batch of facts by the method."""
     if isinstance(method, FineTuning | Lora):
         return Training(model, tokenizer, method, combined, requests, params.layers, section("seed", int))

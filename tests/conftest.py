@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 
 import tests.typechecking  # noqa: F401 (the hook looks it up by name)
 from tools.overlay import set_params
+from xledit.results import Study
+from xledit.storage import write_json
 
 # the modules that pass tensors on, before any of them is imported
 install_import_hook(["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.models"], "tests.typechecking.check")
@@ -157,6 +159,21 @@ def remove_results(root: Path) -> None:
             path.unlink()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist have all tests that share the tiny project."""
+    for item in items:
+        if "tiny_project" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("tiny_project"))
+
+
+def write_study(folder: Path) -> None:
+    """Write what a study leaves, here one of no cells, for the report to read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(name="none", what="A study of nothing", commit="0" * 40, date="2026-11-23", params={}, timings={})
+    write_json(folder / "none.json", study)
+
+
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     """A copy of this project that has run on a tiny random model. About two minutes, once; leave it as you found it."""
@@ -173,6 +190,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     project = new_project(root, env)
     remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
+    write_study(root / "docs" / "results")
     project.commit("The project, on a tiny model")
     project.dvc("repro")
     project.commit("Its results")

@@ -21,8 +21,6 @@ from tools import dvc_deps
 
 # a dep that says which libraries run; no stage opens it
 ENVIRONMENT = "requirements.lock"
-# a folder that the report reads once a study has been run
-STUDIES = "docs/results"
 # what stands for the model's bytes in every stage but the one that writes it
 MANIFEST = "artifacts/model.json"
 
@@ -138,7 +136,7 @@ def test_every_file_that_a_stage_reads_is_declared(tiny_project: TinyProject, ce
 @pytest.mark.slow
 def test_every_declared_data_file_is_read(groups: dict[str, list[Declared]]) -> None:
     def data(group: list[Declared]) -> set[str]:
-        return {dep for cell in group for dep in cell.deps if not dep.endswith(".py") and dep not in (ENVIRONMENT, STUDIES)}
+        return {dep for cell in group for dep in cell.deps if not dep.endswith(".py") and dep != ENVIRONMENT}
 
     assert only_found((name, unused(data(group), union(cell.read for cell in group))) for name, group in groups.items()) == {}
 

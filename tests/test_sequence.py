@@ -247,11 +247,11 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[Sought]:
         requests: Sequence[EditRequest],
         layers: Sequence[int],
         settings: TargetSettings,
-        on_progress: Callable[[int], None],
+        *,
         search: Search,
         value_of: Callable[[PreTrainedModel, int], nn.Module],
     ) -> EditVectors:
-        found = find_targets(model, tiny_tokenizer(), requests, layers, settings, on_progress, search, value_of)
+        found = find_targets(model, tiny_tokenizer(), requests, layers, settings, search=search, value_of=value_of)
         calls.append(Sought(weights(model), tuple(requests), tuple(layers), settings, search, value_of(model, layers[-1]), found))
         return found
 
@@ -677,6 +677,13 @@ def test_training_in_sum_is_the_sum_of_what_each_language_trains_alone(model: Pr
     for layer in LAYERS:
         wanted = sum(each.updates[layer].dense() for each in alone)
         torch.testing.assert_close(summed.updates[layer].dense(), wanted, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", [FT_M, LORA], ids=name_of)
+def test_training_changes_the_methods_own_layers_where_it_names_some(model: PreTrainedModel, method: FineTuning | Lora) -> None:
+    for own, wanted in ((None, set(LAYERS)), ((0,), {0})):
+        editor = training(model, msgspec.structs.replace(method, layers=own), "zh")
+        assert set(run(model, editor).updates) == set(editor.layers) == wanted
 
 
 @pytest.mark.parametrize("method", [FT_M, LORA], ids=name_of)

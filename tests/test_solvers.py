@@ -933,5 +933,5 @@ def test_settings_out_of_range_are_refused_by_name(method: Method, name: str, ba
 
 @pytest.mark.parametrize("share", [1.0, 1.5, torch.inf])
 def test_a_share_of_energy_is_below_one(share: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match=rf"null_energy is {share}; it is a share of energy, below 1"):
         AlphaEdit(null_energy=share, ridge=1.0)

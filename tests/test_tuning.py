@@ -48,9 +48,10 @@ def trained(
     requests: Sequence[EditRequest] = REQUESTS,
     on_progress: Callable[[int], None] = lambda _num_facts: None,
     seed: int = 5,
+    layers: Sequence[int] = (1, 2),
     **changed: object,
 ) -> dict[int, LayerUpdate]:
-    return msgspec.structs.replace(editor, **changed).updates(model, tiny_tokenizer(), requests, (1, 2), seed, on_progress)
+    return msgspec.structs.replace(editor, **changed).updates(model, tiny_tokenizer(), requests, layers, seed, on_progress)
 
 
 def tokens(text: str) -> list[int]:
@@ -162,11 +163,8 @@ def test_lora_gives_an_update_of_its_rank(some_model: PreTrainedModel) -> None:
         assert torch.linalg.matrix_rank(update.dense()) == 3
 
 
-def test_only_the_named_layers_change_or_the_edited_ones() -> None:
-    model = cached_model("llama")
-    for editor in EDITORS.values():
-        assert set(trained(model, editor)) == {1, 2}
-        assert set(trained(model, editor, layers=(0,))) == {0}
+def test_only_the_named_layers_change(editor: Editor) -> None:
+    assert set(trained(cached_model("llama"), editor, layers=(0,))) == {0}
 
 
 def test_the_model_is_what_it_was_bit_for_bit(model: PreTrainedModel, editor: Editor) -> None:
@@ -213,7 +211,8 @@ def test_the_model_is_what_it_was_when_pefts_injection_fails_half_way(monkeypatc
 
 
 def test_the_order_of_facts_in_a_batch_does_not_matter(some_model: PreTrainedModel, editor: Editor) -> None:
-    forwards, backwards = (trained(some_model, editor, requests) for requests in (REQUESTS, REQUESTS[::-1]))
+    double = copy.deepcopy(some_model).double()  # Adam takes a step of full length for a gradient that is a rounding error
+    forwards, backwards = (trained(double, editor, requests) for requests in (REQUESTS, REQUESTS[::-1]))
     for layer, update in forwards.items():
         torch.testing.assert_close(backwards[layer].dense(), update.dense(), rtol=1e-3, atol=1e-3)
 

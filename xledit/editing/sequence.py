@@ -56,10 +56,15 @@ Editor = Callable[[Group, slice, History], Stored]
 
 @dataclass(frozen=True)
 class Step:
-    """After a batch: which facts it stored, and one update per layer for all facts so far."""
+    """After a batch: which facts it stored, and by layer the updates of all facts so far."""
 
     places: slice
-    updates: dict[int, LayerUpdate]
+    parts: dict[int, tuple[LayerUpdate, ...]]
+
+    @property
+    def updates(self) -> dict[int, LayerUpdate]:
+        """One update per layer for all facts so far."""
+        return {layer: LayerUpdate.joined(parts) for layer, parts in self.parts.items()}
 
 
 def edit_in_batches(
@@ -70,7 +75,7 @@ def edit_in_batches(
     ``batch_size`` None stores all facts at once. Updates of a batch's groups are solved from the same model and added; a
     combination's rounds follow one another.
     """
-    history, updates = History(), dict[int, list[LayerUpdate]]()
+    history, parts = History(), dict[int, tuple[LayerUpdate, ...]]()
     with editing(model) as add:
         for start in range(0, num_facts, batch_size or num_facts):
             places = slice(start, min(start + (batch_size or num_facts), num_facts))
@@ -80,8 +85,8 @@ def edit_in_batches(
                     history.met.setdefault(group, []).append(stored.met)
                     for layer, update in stored.updates.items():
                         add(layer, update)
-                        updates.setdefault(layer, []).append(update)
-            yield Step(places, {layer: LayerUpdate.joined(parts) for layer, parts in updates.items()})
+                        parts[layer] = (*parts.get(layer, ()), update)
+            yield Step(places, dict(parts))
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,6 @@ class LocateThenEdit:
     moments: Mapping[str, Mapping[int, SecondMoment]]
     settings: TargetSettings
     published_code: bool
-    on_progress: Callable[[int], None] = lambda _num_facts: None
     _solvers: dict[Group, dict[int, Solver]] = field(default_factory=dict)
 
     @cached_property
@@ -134,9 +138,8 @@ class LocateThenEdit:
                 requests,
                 self.layers[-1:] if self.published_code else self.layers,
                 self._settings,
-                self.on_progress,
-                self.method.search,
-                _layer_of if self.published_code else memory_of,
+                search=self.method.search,
+                value_of=_layer_of if self.published_code else memory_of,
             ).targets
         read = self._spread if self.published_code else self._facts
         return lambda layer: read(requests, layer, targets)
@@ -177,16 +180,15 @@ class LocateThenEdit:
 
 @dataclass(frozen=True)
 class Training:
-    """The editor of the methods that train."""
+    """The editor of the methods that train: the method's own layers, or where it has none ``edit_layers``."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     method: FineTuning | Lora
     combination: Combination
     requests: Mapping[str, Sequence[EditRequest]]
-    layers: Sequence[int]
+    edit_layers: tuple[int, ...]
     seed: int
-    on_progress: Callable[[int], None] = lambda _num_facts: None
 
     def __post_init__(self) -> None:
         if self.combination.keeps_off:
@@ -194,10 +196,15 @@ class Training:
                 f"{type(self.method).__name__} trains and cannot keep off earlier keys; use a closed-form method for this edit"
             )
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The edited layers."""
+        return self.method.layers or self.edit_layers
+
     def __call__(self, group: Group, places: slice, history: History) -> Stored:
         """Store the facts at ``places`` in the group's languages."""
         requests = [request for code in group for request in self.requests[code][places]]
-        return Stored(self.method.updates(self.model, self.tokenizer, requests, self.layers, self.seed, self.on_progress), {})
+        return Stored(self.method.updates(self.model, self.tokenizer, requests, self.layers, self.seed), {})
 
 
 def _layer_of(model: PreTrainedModel, layer: int) -> nn.Module:

@@ -17,11 +17,12 @@ AlphaEdit   P (l + P Q P)^-1 P, P the null space of C, Q past    1              
 UltraEdit   1                                                    share of the keys' size   one normalised gradient
 ==========  ===================================================  ========================  ======================
 
-A method is a frozen struct of its own settings with ``solver``; its tag in params.yaml picks it. To add one, add a struct
-and its name to ``Method``.
+A method is a frozen struct of its own settings; its tag in params.yaml picks it. Its ``solver`` takes the second moment of a
+layer's old keys and does the dear part (a factorisation) once for any number of solves. To add one, add a subclass of
+``ClosedForm`` and its name to ``Method``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -116,7 +117,7 @@ class LayerUpdate:
         return (keys @ self.right.T) @ self.left.T
 
     @classmethod
-    def joined(cls, updates: "list[LayerUpdate]") -> "LayerUpdate":
+    def joined(cls, updates: "Sequence[LayerUpdate]") -> "LayerUpdate":
         """Return the sum of several updates of one memory."""
         return cls(torch.cat([update.left for update in updates], dim=1), torch.cat([update.right for update in updates]))
 
@@ -193,19 +194,43 @@ def solve_in_turn(solve: Solver, facts: Facts, past: Past, most_facts: int | Non
     return LayerUpdate.joined(updates)
 
 
-class Rome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rome"):
+class ClosedForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the methods share: settings that are all above 0, how v* is found, and at most how many facts are solved for at a time."""
+
+    most_facts: ClassVar[int | None] = None
+    search: ClassVar[Search] = Search()
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            check_positive(name, getattr(self, name))
+
+
+class Emmet(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="emmet"):
+    """EMMET, arXiv 2403.14236: the whole batch is fitted exactly, with the least disturbance of old values.
+
+    Facts that share a key have no exact fit: then it raises. ``regularisation`` as in ``Memit``.
+    """
+
+    regularisation: float
+
+    def solver(self, old_keys: SecondMoment) -> Solver:
+        """Return the solver of one layer."""
+        metric = inverse_of(old_keys, self.regularisation)
+        return lambda facts, past: least_change(facts.keys, keeping(metric, past.protected)(facts.keys), facts.residuals, ridge=0.0)
+
+
+class RRome(Emmet, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="r_rome"):
+    """R-ROME, arXiv 2403.07175: ROME with the averaged key throughout. One fact after another, each fitted exactly."""
+
+    most_facts: ClassVar[int | None] = 1
+
+
+class Rome(RRome, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rome"):
     """ROME, arXiv 2202.05262, eq. 2, as its code has it: an exact fit of one fact after another.
 
     The direction comes from the key averaged over openings, the scale from the prompt without one; that unlike
     treatment is what arXiv 2403.07175 found to make models collapse. Without openings it is R-ROME.
     """
-
-    most_facts: ClassVar[int | None] = 1
-    search: ClassVar[Search] = Search()
-    regularisation: float
-
-    def __post_init__(self) -> None:
-        check_positive("regularisation", self.regularisation)
 
     def solver(self, old_keys: SecondMoment) -> Solver:
         """Return the solver of one layer."""
@@ -224,46 +249,7 @@ class Rome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return solve
 
 
-class RRome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="r_rome"):
-    """R-ROME, arXiv 2403.07175: ROME with the averaged key throughout. One fact after another, each fitted exactly."""
-
-    most_facts: ClassVar[int | None] = 1
-    search: ClassVar[Search] = Search()
-    regularisation: float
-
-    def __post_init__(self) -> None:
-        check_positive("regularisation", self.regularisation)
-
-    def solver(self, old_keys: SecondMoment) -> Solver:
-        """Return the solver of one layer."""
-        return exact_fit(old_keys, self.regularisation)
-
-
-class Emmet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="emmet"):
-    """EMMET, arXiv 2403.14236: the whole batch is fitted exactly, with the least disturbance of old values.
-
-    Facts that share a key have no exact fit: then it raises. ``regularisation`` as in ``Memit``.
-    """
-
-    most_facts: ClassVar[int | None] = None
-    search: ClassVar[Search] = Search()
-    regularisation: float
-
-    def __post_init__(self) -> None:
-        check_positive("regularisation", self.regularisation)
-
-    def solver(self, old_keys: SecondMoment) -> Solver:
-        """Return the solver of one layer."""
-        return exact_fit(old_keys, self.regularisation)
-
-
-def exact_fit(old_keys: SecondMoment, regularisation: float) -> Solver:
-    """Return the solver that stores its facts exactly and disturbs old values least."""
-    metric = inverse_of(old_keys, regularisation)
-    return lambda facts, past: least_change(facts.keys, keeping(metric, past.protected)(facts.keys), facts.residuals, ridge=0.0)
-
-
-class Memit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="memit"):
+class Memit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="memit"):
     """MEMIT, arXiv 2210.07229, eq. 14: old values are kept in the mean square, weighted by ``old_key_weight``.
 
     Higher ``old_key_weight``: smaller update, better locality, fewer facts stored. The paper's C is a sum over keys
@@ -271,17 +257,11 @@ class Memit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     a share of its mean, so that C can be inverted when it has seen fewer keys than it has dimensions.
     """
 
-    most_facts: ClassVar[int | None] = None
-    search: ClassVar[Search] = Search()
     old_key_weight: float
     regularisation: float
 
-    def __post_init__(self) -> None:
-        check_positive("old_key_weight", self.old_key_weight)
-        check_positive("regularisation", self.regularisation)
-
     def solver(self, old_keys: SecondMoment) -> Solver:
-        """Return the solver of one layer, whose dear part (a factorisation) is done once for any number of solves."""
+        """Return the solver of one layer."""
         metric = inverse_of(old_keys, self.regularisation)
         return lambda facts, past: least_change(
             facts.keys, keeping(metric, past.protected)(facts.keys), facts.residuals, self.old_key_weight
@@ -308,7 +288,7 @@ class Pmet(Memit, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pm
     search: ClassVar[Search] = Search(attention=True, spread_power=0.5)
 
 
-class AlphaEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="alphaedit"):
+class AlphaEdit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="alphaedit"):
     """AlphaEdit, arXiv 2410.02355, eq. 14: the update lives in the null space of the old keys and spares past edits.
 
     ``null_energy`` is the share of the old keys' total energy (trace of C) that the directions called null may hold
@@ -317,18 +297,16 @@ class AlphaEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     norm (1 there), here as a share of the mean squared length of the projected keys, for the same reason.
     """
 
-    most_facts: ClassVar[int | None] = None
-    search: ClassVar[Search] = Search()
     null_energy: float
     ridge: float
 
     def __post_init__(self) -> None:
-        check_positive("ridge", self.ridge)
-        if not 0 < self.null_energy < 1:
-            raise ValueError(f"null_energy is {self.null_energy}; it is a share of energy, between 0 and 1")
+        super().__post_init__()
+        if not self.null_energy < 1:
+            raise ValueError(f"null_energy is {self.null_energy}; it is a share of energy, below 1")
 
     def solver(self, old_keys: SecondMoment) -> Solver:
-        """Return the solver of one layer, whose dear part (the null space) is found once for any number of solves."""
+        """Return the solver of one layer."""
         projection = null_space(old_keys.matrix, self.null_energy)
 
         def solve(facts: Facts, past: Past) -> LayerUpdate:
@@ -358,7 +336,7 @@ def sparing(projection: Float[Tensor, "d_in d_in"], past_keys: Float[Tensor, "pa
     return metric
 
 
-class UltraEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ultraedit"):
+class UltraEdit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ultraedit"):
     """UltraEdit, arXiv 2505.14679: one gradient in place of a search for v*, features normalised over all edits so far.
 
     Keys ``k`` and gradients ``g`` are those of every token that an answer token is read off. The wanted change of a value is
@@ -367,14 +345,9 @@ class UltraEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     length here, and ``lr`` is free of the model's scale: the paper has one for each model.
     """
 
-    most_facts: ClassVar[int | None] = None
     search: ClassVar[Search] = Search(answer=True)
     lr: float
     ridge: float
-
-    def __post_init__(self) -> None:
-        check_positive("lr", self.lr)
-        check_positive("ridge", self.ridge)
 
     def solver(self, old_keys: SecondMoment) -> Solver:
         """Return the solver of one layer; it does without the second moment of old keys."""

@@ -116,7 +116,7 @@ class FineTuning(_Training, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fewer facts stored. ``weight_decay`` pulls the change towards 0, where the published code pulls the weight itself (0
     there). ``lr`` is Adam's step in units of a weight. Training takes ``steps`` passes over the facts, in batches of
     ``batch_size`` in the order given, or fewer, if a pass's mean loss is below ``stop_below`` (nats). ``layers`` are the
-    ones to train (FT-L: one), null for the edited layers.
+    ones to train (FT-L: one), null for the edited layers: ``updates`` is told which.
     """
 
     loss: Loss
@@ -146,7 +146,6 @@ class FineTuning(_Training, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
         Raises ValueError that names facts, layers and settings when the loss is not finite.
         """
-        layers = self.layers or tuple(layers)
         memories = {layer: memory_of(model, layer) for layer in layers}
         changes = {
             layer: torch.zeros_like(weight_as_out_by_in(memory), dtype=torch.float32, requires_grad=True)
@@ -198,7 +197,6 @@ class Lora(_Training, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
         Raises ValueError that names facts, layers and settings when the loss is not finite.
         """
-        layers = self.layers or tuple(layers)
         with _adapted(model, layers, self.rank, self.alpha, seed) as adapters:
             optimiser = torch.optim.Adam([factor for pair in adapters.values() for factor in pair], lr=self.lr)
             self._train(self._batches(model, tokenizer, requests, "target"), layers, optimiser, on_progress)

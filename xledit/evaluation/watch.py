@@ -55,32 +55,35 @@ class Watch:
     ) -> None:
         self._model, self._tokenizer, self._params, self._layers, self._seed = model, tokenizer, params, layers, seed
         self._texts = {code: passages[: params.passages] for code, passages in texts.items()}
-        self._unedited = self._nats()
+        self._unedited_nats = self._nats()
         self._norms = memory_norms(model, layers)
 
-    def check(self, requests: Mapping[str, Sequence[EditRequest]], places: slice) -> Check:
-        """Return how the model fares with the facts before ``places.stop`` stored, those at ``places`` last.
+    def unedited(self, requests: Mapping[str, Sequence[EditRequest]]) -> Check:
+        """Return how the model fares before it is edited, asked the first facts. ``requests`` are by edited language."""
+        return self._check(requests, 0, range(self._params.facts), range(0), self._unedited_nats)
 
-        ``requests`` are by edited language. An empty ``places`` at 0 is the unedited model, asked the first facts.
-        """
-        newest = range(places.start, places.stop) if places.stop else range(self._params.facts)
-        some = [newest[index] for index in earlier_sample(len(newest), self._params.facts, self._seed)]
-        earlier = earlier_sample(places.start, self._params.facts, self._seed)
-        nats = self._nats()
+    def check(self, requests: Mapping[str, Sequence[EditRequest]], places: slice) -> Check:
+        """Return how the model fares with the facts before ``places.stop`` stored, those at ``places`` last."""
+        return self._check(requests, places.stop, range(places.start, places.stop), range(places.start), self._nats())
+
+    def _check(
+        self, requests: Mapping[str, Sequence[EditRequest]], num_facts: int, newest: range, earlier: range, nats: dict[str, float]
+    ) -> Check:
         return Check(
-            num_facts=places.stop,
-            fresh=self._share(requests, some),
+            num_facts=num_facts,
+            fresh=self._share(requests, newest),
             kept=self._share(requests, earlier) if earlier else None,
             text_nats=dict(nats),
             weight_norms={str(layer): norm / self._norms[layer] for layer, norm in memory_norms(self._model, self._layers).items()},
-            collapsed=collapsed(nats, self._unedited),
+            collapsed=collapsed(nats, self._unedited_nats),
         )
 
     def _nats(self) -> dict[str, float]:
         return {code: text_nats(self._model, self._tokenizer, texts, self._params.max_tokens) for code, texts in self._texts.items()}
 
-    def _share(self, requests: Mapping[str, Sequence[EditRequest]], places: Sequence[int]) -> float:
-        """Return the share of facts that the model recalls, over all edited languages."""
+    def _share(self, requests: Mapping[str, Sequence[EditRequest]], facts: range) -> float:
+        """Return the share of a sample of facts that the model recalls, over all edited languages."""
+        places = [facts[index] for index in earlier_sample(len(facts), self._params.facts, self._seed)]
         asked = [found[place] for found in requests.values() for place in places if place < len(found)]
         said = recalled(self._model, self._tokenizer, asked, self._params.max_tokens)
         return sum(said) / len(said)
