@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.test_report import SCRIPT, cell, estimate, made, prepared
-from xledit.reporting import figures
+from xledit.reporting import figures, sentences
 from xledit.reporting.studies import COMPARED, MethodRow, StudyCells, best, method_rows, perplexity_ratios, read_all, value_of
 from xledit.reporting.tables import Measured
 from xledit.results import CellSummary, Check, Study, Timing
@@ -50,6 +50,16 @@ def row_of(method: str, edit: str = "zh", **fields: object) -> MethodRow:
         "cpu_s": 1.0, "num_stored": 8, "collapsed": False,
     }  # fmt: skip
     return MethodRow(method=method, edit=edit, **plain | fields)  # pyright: ignore[reportArgumentType]
+
+
+# sentences
+
+
+def test_what_became_of_plain_text_is_said_by_the_languages_names_and_a_collapse_first() -> None:
+    ruined, whole = with_checks(BROKEN), with_checks((check(0), check(10, zh=3.0 + math.log(2))), edit="mixed")
+    first, *_others, last = sentences.transfer([ruined, whole])
+    assert first.startswith("The model edited in Chinese has collapsed after 20 facts: it no longer reads plain text")
+    assert last.endswith("edited in Chinese: Chinese × 50.00, English × 1.00; mixed: Chinese × 2.00, English × 1.00.")
 
 
 # rows

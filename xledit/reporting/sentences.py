@@ -67,7 +67,7 @@ def transfer(cells: Sequence[CellSummary]) -> list[str]:
 
 def _collapse(cell: CellSummary) -> str:
     return (
-        f"The model edited in {cell.edit} has collapsed after {_plural(cell.checks[-1].num_facts, 'fact')}: "
+        f"The model edited in {name(cell.edit)} has collapsed after {_plural(cell.checks[-1].num_facts, 'fact')}: "
         "it no longer reads plain text, and what it answers says nothing about transfer."
     )
 
@@ -75,7 +75,7 @@ def _collapse(cell: CellSummary) -> str:
 def _text(cells: Sequence[CellSummary]) -> list[str]:
     """Return a sentence on held-out text, if the models were watched."""
     parts = [
-        f"{cell.edit} {', '.join(f'{name(code)} × {_number(ratio)}' for code, ratio in perplexity_ratios(cell.checks).items())}"
+        f"{name(cell.edit)}: {', '.join(f'{name(code)} × {_number(ratio)}' for code, ratio in perplexity_ratios(cell.checks).items())}"
         for cell in cells
         if cell.checks
     ]
