@@ -163,6 +163,10 @@ def test_a_study_keeps_its_cells_and_leaves_the_default_run_alone(tiny_project: 
     project = tiny_project.copy(tmp_path / "project")
     (project.root / "studies" / "four.yaml").write_text(FOUR, encoding="utf-8")
     command = ("python", "-m", "tools.study", "four")
+    # as an earlier run left it that was killed once it had run this stage
+    killed = project.root / study.FOLDER / "four.jsonl"
+    killed.parent.mkdir(parents=True)
+    killed.write_text('{"stage":"model","wall_s":7.0,"cpu_s":8.0}\n', encoding="utf-8")
     project.run(*command)
     results = project.root / "docs" / "results"
     found = read_struct(results / "four.json", Study)
@@ -178,7 +182,8 @@ def test_a_study_keeps_its_cells_and_leaves_the_default_run_alone(tiny_project: 
     assert all(timing.wall_s > 0 and timing.cpu_s > 0 for timing in found.timings.values())
     changed = project.run("git", "status", "--porcelain", "--untracked-files=all").stdout.split()[1::2]
     assert {path for path in changed if not path.startswith("docs/results/four")} == {"studies/four.yaml"}
-    assert not (project.root / study.FOLDER / "four").exists()
+    assert list((project.root / study.FOLDER).iterdir()) == []
+    assert found.timings["model"].cpu_s == 8.0
     # what was computed once comes from the cache, and keeps its times
     project.run(*command)
     again = read_struct(results / "four.json", Study)

@@ -2,8 +2,8 @@
 
 The run is of the last commit, in a clone of its own that shares DVC's cache, so that neither params.yaml nor dvc.lock of this
 tree changes and what is known is not computed again. Writes docs/results/NAME/ (one summary per cell) and
-docs/results/NAME.json (what was run, from which commit, and what each stage took; a stage whose result was in the cache has
-no times, and keeps those of an earlier run).
+docs/results/NAME.json (what was run, from which commit, and what each stage took; a stage whose result was in the cache
+keeps the times of the run it came from, also one that was killed).
 """
 
 import itertools
@@ -43,7 +43,6 @@ def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .
     clone, timings = (FOLDER / name).absolute(), (FOLDER / f"{name}.jsonl").absolute()
     commit = _git("rev-parse", "HEAD")
     shutil.rmtree(clone, ignore_errors=True)
-    timings.unlink(missing_ok=True)
     clone.parent.mkdir(parents=True, exist_ok=True)
     _git("clone", "--quiet", "--no-hardlinks", str(Path.cwd()), str(clone))
     _dvc(clone, "cache", "dir", "--local", str(Path(".dvc/cache").absolute()))
@@ -69,6 +68,7 @@ def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .
     )
     write_json(RESULTS / f"{name}.json", study)
     shutil.rmtree(clone)
+    timings.unlink(missing_ok=True)
     log.info("wrote %s", RESULTS / name)
 
 
