@@ -136,8 +136,8 @@ def test_perplexity_beyond_all_numbers_is_still_a_number() -> None:
 
 def test_more_is_better_but_of_seconds_and_perplexity() -> None:
     rows = [
-        row_of("a", own=dict.fromkeys(COMPARED, 0.9), cpu_s=5.0, perplexity={"zh": 1.0, "en": 3.0}, transfer=Measured(0.3)),
-        row_of("b", own=dict.fromkeys(COMPARED, 0.2), cpu_s=0.5, perplexity={"zh": 2.0, "en": 1.0}, transfer=Measured(0.1)),
+        row_of("a", own=dict.fromkeys(COMPARED, 0.9), cpu_s=5.0, perplexity={"zh": 1.0, "en": 3.0}, transfer=Measured(0.3, 0.1, 0.5)),
+        row_of("b", own=dict.fromkeys(COMPARED, 0.6), cpu_s=0.5, perplexity={"zh": 2.0, "en": 1.0}, transfer=Measured(0.1, 0.0, 0.2)),
     ]
     assert {column: best(rows, "zh", column) for column in (*COMPARED, "transfer")} == dict.fromkeys((*COMPARED, "transfer"), "a")
     assert [best(rows, "zh", column) for column in ("cpu_s", "perplexity")] == ["b", "b"]
@@ -145,19 +145,30 @@ def test_more_is_better_but_of_seconds_and_perplexity() -> None:
 
 
 def test_the_best_is_of_its_own_edit() -> None:
-    rows = [row_of("a", own={"exact": 0.4}), row_of("b", "en", own={"exact": 0.9})]
+    rows = [row_of("a", own={"exact": 0.6}), row_of("b", "en", own={"exact": 0.9})]
     assert [best(rows, edit, "exact") for edit in ("zh", "en", "mixed")] == ["a", "b", ""]
 
 
 def test_a_collapsed_model_is_never_the_best() -> None:
-    rows = [row_of("a", own={"exact": 0.4}), row_of("b", own={"exact": 1.0}, cpu_s=0.1, collapsed=True)]
+    rows = [row_of("a", own={"exact": 0.6}), row_of("b", own={"exact": 1.0}, cpu_s=0.1, collapsed=True)]
     assert [best(rows, "zh", column) for column in ("exact", "cpu_s")] == ["a", "a"]
     assert best(rows[1:], "zh", "exact") == ""
 
 
+def test_a_method_that_stores_little_and_a_transfer_that_may_be_none_are_never_the_best() -> None:
+    idle = row_of("a", own={"exact": 0.49, "locality": 1.0}, transfer=Measured(0.9, 0.8, 1.0))
+    wide, sure = (
+        row_of(name, own={"exact": 0.5, "locality": 0.2}, transfer=Measured(*interval))
+        for name, interval in (("b", (0.5, 0.0, 3.0)), ("c", (0.1, 0.01, 0.2)))
+    )
+    assert best([idle, wide, sure], "zh", "locality") == "b"
+    assert best([idle, wide, sure], "zh", "transfer") == "c"
+    assert best([idle, wide], "zh", "transfer") == ""
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_what_is_not_known_is_never_the_best(order: tuple[int, int]) -> None:
-    both = (row_of("a", own={"exact": NAN}, cpu_s=NAN), row_of("b", own={"exact": 0.0}, perplexity={"zh": math.inf}))
+    both = (row_of("a", own={"exact": NAN}, cpu_s=NAN), row_of("b", own={"exact": 0.5}, perplexity={"zh": math.inf}))
     rows = [both[place] for place in order]
     assert [best(rows, "zh", column) for column in ("exact", "cpu_s", "perplexity")] == ["b", "b", "b"]
     assert best([row for row in rows if row.method == "a"], "zh", "exact") == ""
@@ -220,7 +231,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         patch.chdir(tmp_path_factory.mktemp("run"))
         reports = prepared()
         params = {"grid.methods": ["memit", "rome"], f"x{SCRIPT}": f'">{SCRIPT}'}
-        cells = [with_checks(WHOLE), with_checks(BROKEN, "rome")]
+        whole, broken = with_checks(WHOLE), with_checks(BROKEN, "rome")
+        stored = {"zh": whole.metrics["zh"] | {"exact": estimate(0.9)}, "en": whole.metrics["en"]}
+        cells = [msgspec.structs.replace(whole, metrics=stored), broken]
         put(Path("results"), study_of(cells, {"apply@memit-zh": 60.0}, what=f'Many batches "{SCRIPT}', params=params))
         text = made(reports)["index.html"].decode()
     return text[text.index('<section aria-labelledby="studies"') : text.index('<section aria-labelledby="data"')]

@@ -13,6 +13,8 @@ from xledit.storage import read_json
 # the columns in which methods are compared; in all of them more is better, but for those of LESS
 COMPARED = ("efficacy", "exact", "paraphrase", "portability", "locality", "locality_tokens")
 LESS = ("perplexity", "cpu_s")
+# of the facts, said word for word: who stores less keeps everything else by doing little
+STORED = 0.5
 
 
 class StudyCells(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,9 +74,16 @@ def method_rows(found: StudyCells) -> list[MethodRow]:
 
 
 def best(rows: Sequence[MethodRow], edit: str, column: str) -> str:
-    """Return the method that is best in a column among the rows of an edit; collapsed models do not count, '' without any."""
+    """Return the method that is best in a column among the rows of an edit, '' without any.
+
+    Models that have collapsed or store less than ``STORED`` do not count, nor does a transfer whose interval reaches zero.
+    """
     sign = -1 if column in LESS else 1
-    values = {row.method: sign * value_of(row, column) for row in rows if row.edit == edit and not row.collapsed}
+    values = {
+        row.method: sign * value_of(row, column)
+        for row in rows
+        if row.edit == edit and not row.collapsed and row.own["exact"] >= STORED and (column != "transfer" or row.transfer.low > 0)
+    }
     known = {method: value for method, value in values.items() if not math.isnan(value)}
     return max(known, key=known.__getitem__) if known else ""
 
