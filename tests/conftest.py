@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from ruamel.yaml import YAML
 
@@ -22,6 +23,10 @@ from xledit.storage import write_json
 
 # the modules that pass tensors on, before any of them is imported
 install_import_hook(["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.models"], "tests.typechecking.check")
+
+# speed is measured by `make bench`, and a busy machine is not a fault
+settings.register_profile("xledit", deadline=None)
+settings.load_profile("xledit")
 
 ROOT = Path(__file__).parents[1]
 TINY = {

@@ -134,7 +134,7 @@ def test_a_language_that_a_fact_does_not_have_is_an_error_with_its_id() -> None:
 text = st.text(st.sampled_from("ab {}'王国"), max_size=6)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(before=text, after=text, subject=text.filter(str.strip), target=text.filter(str.strip))
 def test_counterfact_rows_come_back_as_the_same_requests_and_probes(before: str, after: str, subject: str, target: str) -> None:
     answers = {"fact_id": "counterfact-0", "language": "en", "target_new": target, "target_true": "the truth"}

@@ -106,7 +106,7 @@ def test_a_fact_that_is_nearest_to_another_is_not_retrieved() -> None:
     assert (found.retrieval, found.chance) == (0, 1 / 5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds)
 def test_likeness_does_not_depend_on_lengths_direction_or_the_order_of_facts(seed: int) -> None:
     left, right = normal(seed, 6, 4), normal(seed + 1, 6, 4)
@@ -139,7 +139,7 @@ def test_a_zero_vector_is_like_nothing() -> None:
 # updates
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.integers(2, 9), st.integers(20, 45), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
 def test_everything_from_factors_equals_the_dense_form(seed: int, d_out: int, d_in: int, few: int, many: int, max_rank: int) -> None:
     left, right, both = factors(seed, d_out, d_in, few), factors(seed + 2, d_out, d_in, many), factors(seed + 4, d_out, d_in, many)
@@ -198,7 +198,7 @@ def test_keys_and_values_are_compared_separately() -> None:
     assert (found.key_angle_mean, found.value_angle_mean) == pytest.approx((90, 0), abs=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds)
 def test_the_numerical_rank_of_factors_stored_in_float32_is_the_true_one(seed: int) -> None:
     """Ten facts, two directions: the other eight singular values are rounding."""
@@ -244,7 +244,7 @@ def test_chance_jaccard_is_what_random_sets_share(dimension: int) -> None:
     assert chance_jaccard(dimension) == pytest.approx(simulated.mean(), abs=slack)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds)
 def test_no_figure_of_a_comparison_leaves_its_range(seed: int) -> None:
     found = alikeness(factors(seed), factors(seed + 2), factors(seed + 4), 10)

@@ -116,7 +116,7 @@ def score_pairs(draw: st.DrawFn) -> tuple[Score, Score]:
 
 
 @pytest.mark.parametrize("name", METRICS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs=st.lists(score_pairs(), min_size=1, max_size=8), seed=st.integers())
 def test_values_lie_between_0_and_1_in_any_order_of_facts_and_probes(name: str, pairs: list[tuple[Score, Score]], seed: int) -> None:
     found = dict(zip("abc", per_fact(name, *zip(*pairs, strict=True), "abc"), strict=True))

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -93,7 +93,6 @@ def test_the_subjects_last_token_ends_the_subject_behind_every_opening_and_in_th
 characters = st.text(st.sampled_from("法国首都红楼梦东京，。《》 Fracen the.'é𠮷\n"), max_size=8)
 
 
-@settings(deadline=None)
 @given(before=characters, subject=characters.filter(bool), after=characters)
 def test_the_subjects_last_token_ends_any_subject_in_any_prompt(before: str, subject: str, after: str) -> None:
     assert_ends_the_subject(before + subject + after, (len(before), len(before) + len(subject)))
@@ -186,7 +185,6 @@ def test_padding_stands_on_its_side_and_is_masked_out(left: bool) -> None:
     torch.testing.assert_close(mask, torch.tensor([short[1], [1, 1, 1]]))
 
 
-@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), max_size=40), max_tokens=st.integers(1, 100))
 def test_batches_hold_every_row_once_in_order_of_length_and_stay_within_their_bound(lengths: list[int], max_tokens: int) -> None:
     batches = batches_by_length(lengths, max_tokens)

@@ -374,7 +374,7 @@ texts = st.text(st.sampled_from("ab {}王国?"), max_size=5) | st.none()
 columns = st.fixed_dictionaries(dict.fromkeys((*question("en", 0), "old"), texts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries({"en": columns, "zh": columns}), min_size=1, max_size=4))
 def test_whatever_the_texts_each_row_is_read_whole_or_dropped_with_a_reason(rows: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as made:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +25,6 @@ def accumulated(*batches: Tensor) -> SecondMoment:
     return accumulator.result()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5), st.lists(st.integers(0, 30)), seeds)
 def test_any_batching_in_any_order_gives_the_mean_of_all_products(number: int, d_in: int, cuts: list[int], seed: int) -> None:
     keys = some_keys(number, d_in, seed)
@@ -69,7 +68,6 @@ def test_keys_that_are_not_finite_are_an_error(bad: float) -> None:
         accumulated(torch.ones(2, 2), torch.tensor([[1.0, bad]]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4), seeds)
 def test_languages_pooled_equal_their_keys_concatenated(sizes: list[int], seed: int) -> None:
     batches = [some_keys(size, 3, seed + place) for place, size in enumerate(sizes)]

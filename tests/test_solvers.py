@@ -51,7 +51,7 @@ METHODS: list[Method] = [
 weights = st.floats(0.01, 100.0)
 # numbers of facts, past keys or protected keys
 none, few, some, several = st.just(0), st.integers(0, 2), st.integers(1, 4), st.integers(2, 4)
-thorough, for_each_method = settings(deadline=None, max_examples=50), settings(deadline=None, max_examples=20)
+thorough, for_each_method = settings(max_examples=50), settings(max_examples=20)
 
 
 def name_of(case: object) -> str:

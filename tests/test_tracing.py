@@ -131,7 +131,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(case=cases())
 def test_any_tails_of_any_rows_from_any_layer_in_any_order_are_the_models_own(name: str, case: Case) -> None:
     assert_tails_are_the_models_own(cached_model(name), *case, atol=5e-5)  # the unluckiest of many thousand numbers
