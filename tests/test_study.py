@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import runner
-from tests.conftest import ROOT, TinyProject, read_json
+from tests.conftest import ROOT, Project, TinyProject, environment, read_json
 from tools import study
 from tools.study import Plan, locked_stages, read_plan, read_timings
 from xledit.results import CellSummary, Study, Timing
@@ -65,6 +65,12 @@ class TestShipped:
             assert settings[key] is None or isinstance(value, type(settings[key])), key
             if isinstance(value, dict):
                 assert value.keys() == settings[key].keys(), key
+
+    def test_it_skips_cells_of_its_grid_only_and_says_why(self, path: Path, settings: dict[str, Any]) -> None:
+        plan = read_plan(path)
+        grid = settings | plan.params
+        assert plan.skip.keys() <= {f"{method}-{edit}" for method in grid["grid.methods"] for edit in grid["grid.edits"]}
+        assert all(plan.skip.values())
 
     def test_it_says_what_it_asks(self, path: Path) -> None:
         assert read_plan(path).what
@@ -155,6 +161,34 @@ def test_the_stages_that_have_a_result_are_those_of_the_lock(tmp_path: Path) -> 
     assert locked_stages(tmp_path) == ["apply@memit-zh", "report"]
 
 
+# the clone
+
+
+def test_a_killed_run_is_gone_on_with_until_there_is_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "project", environment(tmp_path))
+    project.root.mkdir()
+    project.run("git", "init", "--quiet")
+    for name in ("params.yaml", "dvc.lock"):
+        (project.root / name).write_text("default", encoding="utf-8")
+    project.commit("first")
+    monkeypatch.chdir(project.root)
+    clone = tmp_path / "folder" / "clone"
+
+    def files() -> dict[str, str]:
+        return {path.name: path.read_text(encoding="utf-8") for path in clone.iterdir() if path.is_file()}
+
+    first = study.check_out(clone)
+    assert files() == {"params.yaml": "default", "dvc.lock": "default"}
+    for name in ("params.yaml", "dvc.lock"):
+        (clone / name).write_text("of the run", encoding="utf-8")
+    assert study.check_out(clone) == first
+    assert files() == {"params.yaml": "default", "dvc.lock": "of the run"}
+    (project.root / "more").write_text("1", encoding="utf-8")
+    project.commit("second")
+    assert study.check_out(clone) != first
+    assert files() == {"params.yaml": "default", "dvc.lock": "default", "more": "1"}
+
+
 # a run
 
 
@@ -193,10 +227,16 @@ def test_a_study_keeps_its_cells_and_leaves_the_default_run_alone(tiny_project: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("edits", ["[zh]", "[mixed, sum]"])
-def test_a_study_need_not_have_every_edit(tiny_project: TinyProject, tmp_path: Path, edits: str) -> None:
-    """As in studies/sequence_1000.yaml and combined_200.yaml: the pipeline must find all that its stages depend on."""
+@pytest.mark.parametrize(
+    ("more", "cells"),
+    [
+        ("  grid.edits: [zh]\n", {"memit-zh"}),
+        ("  grid.edits: [mixed, sum]\nskip: {memit-sum: why not}\n", {"memit-mixed"}),
+    ],
+)
+def test_a_study_need_not_have_every_cell(tiny_project: TinyProject, tmp_path: Path, more: str, cells: set[str]) -> None:
+    """As in studies/sequence_1000.yaml and methods_200.yaml: the pipeline must find all that its stages depend on."""
     project = tiny_project.copy(tmp_path / "project")
-    (project.root / "studies" / "some.yaml").write_text(f"{FOUR}  grid.edits: {edits}\n", encoding="utf-8")
+    (project.root / "studies" / "some.yaml").write_text(FOUR + more, encoding="utf-8")
     project.run("python", "-m", "tools.study", "some")
-    assert len(list((project.root / "docs" / "results" / "some").iterdir())) == edits.count(",") + 1
+    assert {path.stem for path in (project.root / "docs" / "results" / "some").iterdir()} == cells

@@ -1,9 +1,9 @@
 """Run the pipeline with the settings of studies/NAME.yaml, beside the default run, and keep its cells: `python -m tools.study NAME`.
 
 The run is of the last commit, in a clone of its own that shares DVC's cache, so that neither params.yaml nor dvc.lock of this
-tree changes and what is known is not computed again. Writes docs/results/NAME/ (one summary per cell) and
-docs/results/NAME.json (what was run, from which commit, and what each stage took; a stage whose result was in the cache
-keeps the times of the run it came from, also one that was killed).
+tree changes and what is known is not computed again. A run that was killed goes on in its clone, unless there was a commit
+since. Writes docs/results/NAME/ (one summary per cell) and docs/results/NAME.json (what was run, from which commit, and what
+each stage took; a stage whose result was in the cache keeps the times of the run it came from, also one that was killed).
 """
 
 import itertools
@@ -31,33 +31,36 @@ FOLDER = Path(".dvc/tmp/studies")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of studies/: what it asks, and dotted settings of params.yaml that differ from the default run's."""
+    """One file of studies/: what it asks, and dotted settings of params.yaml that differ from the default run's.
+
+    ``skip`` names cells of the grid that there cannot be, with the reason.
+    """
 
     what: str
     params: dict[str, Any]
+    skip: dict[str, str] = {}
 
 
 def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .yaml")]) -> None:
     """Run a study."""
     plan = read_plan(STUDIES / f"{name}.yaml")
     clone, timings = (FOLDER / name).absolute(), (FOLDER / f"{name}.jsonl").absolute()
-    commit = _git("rev-parse", "HEAD")
-    shutil.rmtree(clone, ignore_errors=True)
-    clone.parent.mkdir(parents=True, exist_ok=True)
-    _git("clone", "--quiet", "--no-hardlinks", str(Path.cwd()), str(clone))
+    commit = check_out(clone)
     _dvc(clone, "cache", "dir", "--local", str(Path(".dvc/cache").absolute()))
     set_params(clone, plan.params)
     log.info("%s: %s; commit %s", name, plan.what, commit[:12])
+    grid = _read_yaml(clone / "params.yaml")["grid"]
+    cells = [f"{method}-{edit}" for method, edit in itertools.product(grid["methods"], grid["edits"])]
+    cells = [cell for cell in cells if cell not in plan.skip]
     # geometry compares each language with all together, which a study need not have
-    _dvc(clone, "repro", "summarise", timings=timings)
+    _dvc(clone, "repro", *(f"summarise@{cell}" for cell in cells), timings=timings)
     earlier = read_json(RESULTS / f"{name}.json", Study).timings if (RESULTS / f"{name}.json").exists() else {}
     found = read_timings(timings)
     shutil.rmtree(RESULTS / name, ignore_errors=True)
     (RESULTS / name).mkdir(parents=True)
     # the clone also has the default run's cells
-    grid = _read_yaml(clone / "params.yaml")["grid"]
-    for method, edit in itertools.product(grid["methods"], grid["edits"]):
-        shutil.copy(clone / "reports" / "cells" / f"{method}-{edit}.json", RESULTS / name)
+    for cell in cells:
+        shutil.copy(clone / "reports" / "cells" / f"{cell}.json", RESULTS / name)
     study = Study(
         name=name,
         what=plan.what,
@@ -70,6 +73,17 @@ def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .
     shutil.rmtree(clone)
     timings.unlink(missing_ok=True)
     log.info("wrote %s", RESULTS / name)
+
+
+def check_out(clone: Path) -> str:
+    """Make a clone of the last commit, or keep the one that there is, but for its settings. Returns the commit."""
+    commit = _git("rev-parse", "HEAD")
+    if not (clone / ".git").exists() or _git("-C", str(clone), "rev-parse", "HEAD") != commit:
+        shutil.rmtree(clone, ignore_errors=True)
+        clone.parent.mkdir(parents=True, exist_ok=True)
+        _git("clone", "--quiet", "--no-hardlinks", str(Path.cwd()), str(clone))
+    _git("-C", str(clone), "checkout", "--quiet", "params.yaml")
+    return commit
 
 
 def read_plan(path: Path) -> Plan:
