@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.evaluation.checks import collapsed
 from xledit.models.families import head_logits, memory_of
-from xledit.models.prompts import batches_by_length, encode_request, encode_text, opening_tokens, pad, teacher_forced
+from xledit.models.prompts import AnswerRow, batches_by_length, encode_request, encode_text, opening_tokens, pad, teacher_forced
 from xledit.models.tracing import read
 from xledit.records import EditRequest
 from xledit.results import Check
@@ -116,13 +116,17 @@ def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts:
     return total / sum(len(row) - first for row in rows)
 
 
-@torch.no_grad()
 def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], max_tokens: int) -> list[bool]:
     """Return for each request whether every token of its new answer is the argmax, teacher forced, as in ``exact_forced``.
 
     One pass over prompt and answer, nothing decoded. ``max_tokens`` bounds a batch (memory and speed, not results).
     """
-    rows = [teacher_forced(*encode_request(tokenizer, request)) for request in requests]
+    return said_whole(model, [teacher_forced(*encode_request(tokenizer, request)) for request in requests], max_tokens)
+
+
+@torch.no_grad()
+def said_whole(model: PreTrainedModel, rows: Sequence[AnswerRow], max_tokens: int) -> list[bool]:
+    """Return for each row whether every token of its answer is the argmax at its position."""
     found: dict[int, bool] = {}
     for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
         ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
@@ -131,7 +135,7 @@ def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
         said = torch.cat([logits.argmax(-1) for logits in _logits(model, due)]).cpu()
         for index, part in zip(batch, said.split([len(rows[index].answer) for index in batch]), strict=True):
             found[index] = tuple(part.tolist()) == rows[index].answer
-    return [found[index] for index in range(len(requests))]
+    return [found[index] for index in range(len(rows))]
 
 
 def memory_norms(model: PreTrainedModel, layers: Sequence[int]) -> dict[int, float]:

@@ -1,0 +1,116 @@
+"""Token shards -> a model trained from scratch, its checkpoints along the way, and the loss by language."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from transformers import AutoTokenizer
+
+from stages.loaded import start_torch
+from stages.runner import log, progress, run, wrote
+from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
+from xledit.params import section
+from xledit.storage import read_json, write_json
+from xledit.training.mixture import EnglishHeavy, Manual, Temperature, UniMax, shares
+from xledit.training.packing import PackedWindows, TokenShard
+from xledit.training.pretrain import PretrainParams, Step, pretrain
+
+Mixture = Manual | Temperature | UniMax | EnglishHeavy
+
+
+class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.architecture`` section of params.yaml, in transformers' names; what is not here is as in the paper."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    context: int
+    attention_dropout: float
+
+
+class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.run`` section of params.yaml: which languages are read, and how many tokens in all.
+
+    ``peak_flops`` is what one device can do at most, as its maker states it (FLOP/s); null where nobody does.
+    """
+
+    languages: tuple[str, ...]
+    tokens: int
+    peak_flops: float | None
+
+
+class Pretrained(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stage concludes: parameters, tokens there were, asked for and really read, by language, and every step."""
+
+    num_parameters: int
+    available: dict[str, int]
+    wanted: dict[str, int]
+    taken: dict[str, int]
+    shares: dict[str, float]
+    steps: list[Step]
+
+
+def main(
+    tokens: Annotated[Path, typer.Option(help="folder with token shards")],
+    tokenizer_folder: Annotated[Path, typer.Option()],
+    work: Annotated[Path, typer.Option(help="folder for what is done in part")],
+    out: Annotated[Path, typer.Option(help="folder for checkpoints")],
+    out_log: Annotated[Path, typer.Option(help="JSON: mixture and loss")],
+) -> None:
+    start_torch()
+    seed, params, chosen = section("seed", int), section("tranyu.pretrain", PretrainParams), section("tranyu.run", RunParams)
+    architecture = section("tranyu.architecture", ArchitectureParams)
+    mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
+    shards = {code: TokenShard.open(tokens / f"{code}.safetensors", len(tokenizer)) for code in chosen.languages}
+    available = {code: int(shard.ends[-1]) for code, shard in shards.items()}
+    wanted = mixture.tokens_per_language(available, chosen.tokens)
+    data = PackedWindows(shards, wanted, architecture.context, seed)
+    log.info(
+        "%d windows of %d tokens: %s",
+        len(data),
+        data.context,
+        ", ".join(f"{code} {share:.1%}" for code, share in shares(data.taken()).items()),
+    )
+    model = new_model(architecture, len(tokenizer), seed)
+    with progress(len(data) * data.context, "tokens") as step:
+        seen = 0
+
+        def tell(done: Step) -> None:
+            nonlocal seen
+            step(done.tokens - seen)
+            seen = done.tokens
+            if done.step % 50 == 0:
+                log.info("step %d, %d tokens: loss %s", done.step, done.tokens, done.loss)
+
+        speed = pretrain(model, tokenizer, data, params, seed=seed, work=work, out=out, peak_flops=chosen.peak_flops, tell=tell)
+    log.info("%.0f tokens per second, share of peak: %s", speed.tokens_per_second, speed.share_of_peak)
+    taken = data.taken()
+    write_json(
+        out_log,
+        Pretrained(
+            num_parameters=model.num_parameters(),
+            available=available,
+            wanted=wanted,
+            taken=taken,
+            shares=shares(taken),
+            steps=read_json(out / "log.json", list[Step]),
+        ),
+    )
+    wrote(out_log)
+
+
+def new_model(architecture: ArchitectureParams, vocabulary: int, seed: int) -> FuxiTranyuForCausalLM:
+    """Return a model with random weights, drawn from the seed."""
+    import torch
+
+    settings = msgspec.to_builtins(architecture)
+    config = FuxiTranyuConfig(vocab_size=vocabulary, max_position_embeddings=settings.pop("context"), **settings)
+    torch.manual_seed(seed)
+    return FuxiTranyuForCausalLM(config)
+
+
+if __name__ == "__main__":
+    run(main)

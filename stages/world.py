@@ -1,0 +1,57 @@
+"""The embedded corpus: facts of Unicode CLDR in words, messages of Django, source code of installed packages; no download.
+
+Writes one JSON lines file per language (``text``, ``id``, ``metadata``), the sentences that ask for its facts, and facts to edit.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from stages.runner import log, run, wrote
+from xledit.params import section
+from xledit.storage import write_bytes, write_json
+from xledit.training import messages, programs
+from xledit.training.world import World, WorldParams
+
+
+class EmbeddedParams(WorldParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.world`` section of params.yaml: the facts (``WorldParams``), and what else the corpus holds.
+
+    ``code_bytes`` is how much source code of each programming language is taken at most. ``edit_languages`` are those that
+    ``num_edits`` facts are made ready to be edited in.
+    """
+
+    code_bytes: int
+    edit_languages: tuple[str, ...]
+    num_edits: int
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder for a corpus file per language")],
+    out_probes: Annotated[Path, typer.Option(help="JSON: sentences that state each fact, in every language")],
+    out_edits: Annotated[Path, typer.Option(help="JSON: facts to edit, for the stage prepare")],
+) -> None:
+    params = section("tranyu.world", EmbeddedParams)
+    world = World(params, section("seed", int))
+    for code in params.languages:
+        write_lines(out / f"{code}.jsonl", [*world.documents(code), *messages.documents(code)])
+    for code in programs.FOUND_IN:
+        documents = list(programs.documents(code, params.code_bytes))
+        if documents:
+            write_lines(out / f"{code}.jsonl", documents)
+    write_json(out_probes, [probe for code in params.languages for probe in world.probes(code)])
+    write_json(out_edits, world.edits(params.edit_languages, params.num_edits))
+    log.info("%d facts in %d languages", len(world.facts), len(params.languages))
+    wrote(out_probes, out_edits)
+
+
+def write_lines(path: Path, documents: Iterable[dict]) -> None:
+    """Write documents as JSON lines."""
+    write_bytes(path, b"".join(msgspec.json.encode(document) + b"\n" for document in documents))
+
+
+if __name__ == "__main__":
+    run(main)

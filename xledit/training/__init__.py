@@ -1,0 +1,1 @@
+"""Train a multilingual model from scratch."""

@@ -1,0 +1,91 @@
+"""The tokenizer: byte-level BPE by the tokenizers library from as much text of each language, and how well it fits each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import regex
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+END = "<|endoftext|>"
+# ChatML's, for the tuned variants
+TURNS = ("<|im_start|>", "<|im_end|>")
+WORD = regex.compile(r"\w+")
+
+
+class TokenizerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tokenizer`` section of the settings.
+
+    ``vocabulary`` counts all tokens (fewer, if the text gives no more): a larger one makes texts shorter and both embedding matrices
+    larger. ``characters`` is how much of each language is looked at, or all where there is less; the same for all, so that no
+    language's words crowd out another's (the paper: a million documents each).
+    """
+
+    vocabulary: int
+    characters: int
+
+    def __post_init__(self) -> None:
+        least = len(pre_tokenizers.ByteLevel.alphabet()) + 1 + len(TURNS)
+        if self.vocabulary < least:
+            raise ValueError(f"vocabulary is {self.vocabulary}; the bytes and special tokens alone take {least}")
+        if self.characters < 1:
+            raise ValueError(f"characters is {self.characters}; it must be at least 1")
+
+
+class Fertility(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens per word (a run of letters and digits), per character and per UTF-8 byte of one language's text."""
+
+    per_word: float
+    per_character: float
+    per_byte: float
+
+
+def train(texts: Mapping[str, Iterator[str]], params: TokenizerParams) -> PreTrainedTokenizerFast:
+    """Return a tokenizer trained on the first ``params.characters`` of each language. The same texts give the same tokenizer.
+
+    ``END`` is token 0, begins and ends a text and pads (as in the published one). Raises ValueError that names a language without text.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=params.vocabulary,
+        special_tokens=[END, *TURNS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_balanced(texts, params.characters), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END, clean_up_tokenization_spaces=False
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all texts' tokens end to end ``[tokens]`` uint32, each text ended by ``END``, and where each ends ``[texts]`` int64."""
+    rows = [(*encoding.ids, 0) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    return np.concatenate([np.asarray(row, dtype=np.uint32) for row in rows]), np.cumsum([len(row) for row in rows], dtype=np.int64)
+
+
+def fertility(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Fertility:
+    """Return how many tokens the texts take."""
+    num_tokens = sum(len(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False))
+    num_words, num_characters = (sum(map(count, texts)) for count in (lambda text: len(WORD.findall(text)), len))
+    return Fertility(
+        per_word=num_tokens / num_words,
+        per_character=num_tokens / num_characters,
+        per_byte=num_tokens / sum(len(text.encode()) for text in texts),
+    )
+
+
+def _balanced(texts: Mapping[str, Iterator[str]], characters: int) -> Iterator[str]:
+    for code, some in texts.items():
+        left = characters
+        for text in some:
+            yield text[:left]
+            left -= len(text)
+            if left <= 0:
+                break
+        if left == characters:
+            raise ValueError(f"{code}: no text to train the tokenizer on; give it a source, or leave the language out")

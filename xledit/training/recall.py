@@ -1,0 +1,43 @@
+"""Whether a model knows a fact in a language: stated there, stated in another language only, or stated nowhere."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from transformers import PreTrainedTokenizerBase
+
+from xledit.models.prompts import AnswerRow, teacher_forced
+from xledit.training.world import FactProbe, Status
+
+# rows of prompt and answer -> whether each token of the answer is the likeliest one
+Asked = Callable[[Sequence[AnswerRow]], Sequence[bool]]
+
+
+class Recall(msgspec.Struct, frozen=True, kw_only=True):
+    """The share of facts of one status that a model recalls in a language; ``seen`` wordings stand in its corpus, others do not."""
+
+    language: str
+    status: Status
+    seen: bool
+    num_facts: int
+    share: float
+
+
+def recall(tokenizer: PreTrainedTokenizerBase, probes: Sequence[FactProbe], ask: Asked) -> list[Recall]:
+    """Return what a model recalls, by language, status and wording."""
+    said: dict[tuple[str, Status, bool], list[bool]] = {}
+    for probe, is_said in zip(probes, ask([answer_row(tokenizer, probe) for probe in probes]), strict=True):
+        said.setdefault((probe.language, probe.status, probe.seen), []).append(is_said)
+    return [
+        Recall(language=code, status=status, seen=seen, num_facts=len(found), share=sum(found) / len(found))
+        for (code, status, seen), found in sorted(said.items())
+    ]
+
+
+def answer_row(tokenizer: PreTrainedTokenizerBase, probe: FactProbe) -> AnswerRow:
+    """Return the sentence cut into prompt and object, tokenised as running text: a token that holds the object's beginning is its own."""
+    encoded = tokenizer(probe.text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+    prompt = tuple(token for token, (_start, stop) in tokens if stop <= probe.start)
+    answer = tuple(token for token, (start, stop) in tokens if stop > probe.start and start < probe.end)
+    assert tokenizer.eos_token_id is not None
+    return teacher_forced((tokenizer.eos_token_id, *prompt), answer)
