@@ -275,29 +275,43 @@ def test_numbers_may_tell_texts_apart(tmp_path: Path, norm: bool) -> None:
 # sources
 
 
-def test_all_kinds_of_source_give_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ROWS = [{"body": prose(seed), "key": seed, "metadata": {"facts": ["a"]}, "other": 1} for seed in range(3)]
+KEYS = {"language": "en", "text_key": "body", "id_key": "key"}
+
+
+def test_lines_and_tables_give_the_same_documents(tmp_path: Path) -> None:
+    write_lines(tmp_path / "lines" / "a.jsonl.gz", ROWS)
+    (tmp_path / "tables").mkdir()
+    pa.parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "tables" / "a.parquet")
+    lines, tables = Jsonl(**KEYS, path=str(tmp_path / "lines"), glob="*.gz"), Parquet(**KEYS, path=str(tmp_path / "tables"))
+    wanted = [{"text": row["body"], "id": str(row["key"]), "metadata": row["metadata"]} for row in ROWS]
+    for source in (lines, tables):
+        build([source], SETTINGS, tmp_path / "out", tmp_path / "work")
+        assert read_rows(tmp_path / "out") == wanted
+    counts = build([lines, tables], SETTINGS, tmp_path / "out", tmp_path / "work").languages["en"]
+    assert [step.documents for step in counts[:2]] == [3, 3]
+    assert counts[-2].dropped == {"duplicates": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_datasets_library_gives_the_same_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    rows = [{"body": prose(seed), "key": seed, "metadata": {"facts": ["a"]}, "other": 1} for seed in range(3)]
-    write_lines(tmp_path / "lines" / "a.jsonl.gz", rows)
-    (tmp_path / "tables").mkdir()
-    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "tables" / "a.parquet")
-    keys = {"language": "en", "text_key": "body", "id_key": "key"}
-    sources: list[Source] = [
-        Jsonl(**keys, path=str(tmp_path / "lines"), glob="*.gz"),
-        Parquet(**keys, path=str(tmp_path / "tables")),
-        Dataset(**keys, name=str(tmp_path / "lines"), streaming=True),
-    ]
-    wanted = [{"text": row["body"], "id": str(row["key"]), "metadata": row["metadata"]} for row in rows]
-    for number, source in enumerate(sources):
-        build([source], SETTINGS, tmp_path / f"out{number}", tmp_path / "work")
-        found = read_rows(tmp_path / f"out{number}")
-        extra = {"dataset": str(tmp_path / "lines")} if isinstance(source, Dataset) else {}
-        assert found == [row | {"metadata": row["metadata"] | extra} for row in wanted]
-    counts = build(sources, SETTINGS, tmp_path / "out", tmp_path / "work")
-    assert [step.documents for step in counts.languages["en"][:3]] == [3, 3, 3]
-    assert counts.languages["en"][-2].dropped == {"duplicates": 6}
+    path = write_lines(tmp_path / "lines" / "a.jsonl", ROWS)
+    source = Dataset(**KEYS, name=str(path.parent), streaming=streaming)
+    for _ in range(2):
+        build([source], SETTINGS, tmp_path / "out", tmp_path / "work")
+        metadata = {"facts": ["a"], "dataset": str(path.parent)}
+        assert read_rows(tmp_path / "out") == [{"text": row["body"], "id": str(row["key"]), "metadata": metadata} for row in ROWS]
+    write_lines(path, ROWS[1:])
+    build([source], SETTINGS, tmp_path / "out", tmp_path / "work")
+    assert texts(tmp_path / "out") == [row["body"] for row in ROWS[1:]]
+    with pytest.raises(ValueError, match=r"lines: row 00000/0 has no text under 'text', only body.*; mend it, or correct its row"):
+        build([Dataset(language="en", name=str(path.parent))], SETTINGS, tmp_path / "out", tmp_path / "work")
+    with pytest.raises(ValueError, match=r"lines: .*split.*; mend it, or correct its row"):
+        build([msgspec.structs.replace(source, split="none")], SETTINGS, tmp_path / "out", tmp_path / "work")
 
 
 def test_only_the_named_file_is_read(tmp_path: Path) -> None:
