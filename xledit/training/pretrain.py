@@ -311,9 +311,9 @@ class _Pretrainer(Trainer):
         assert num_items_in_batch is not None
         # a cache would keep transformers from seeing where documents begin
         outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
-        # the next token, which is of the next language
+        # the next token, of the same document and so of the same language
         labels = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=NO_LABEL).flatten()
-        languages = inputs["languages"].roll(-1, dims=1).flatten()
+        languages = inputs["languages"].flatten()
         losses = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1).float(), labels, reduction="none")
         self.sums[0].index_add_(0, languages, losses.detach().double())
         self.sums[1].index_add_(0, languages, (labels != NO_LABEL).double())
