@@ -3,24 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRAINING := $(VENV)/.ready-training
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # DVC runs `python` from PATH
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test fast lint audit verify bench lock clean
+.PHONY: repro tranyu test fast lint audit verify bench lock clean
 
 repro: $(READY)  ## run the pipeline and print the headline table
 	dvc repro
 	@python -m tools.headline
 
-test: $(READY) lint  ## every check and every test
+tranyu: $(TRAINING)  ## train the multilingual model from scratch, edit facts in it, and print what crossed
+	dvc repro tranyu/dvc.yaml
+	python -m tools.study tranyu --uncommitted
+
+test: $(TRAINING) lint  ## every check and every test
 	$(PYTEST)
 
-fast: $(READY)  ## the tests that take seconds
+fast: $(TRAINING)  ## the tests that take seconds
 	$(PYTEST) -m "not slow"
 
-lint: $(READY)
+lint: $(TRAINING)
 	ruff format --check .
 	ruff check .
 	pyright
@@ -41,11 +47,18 @@ lock: $(READY)  ## pin the newest versions that pyproject.toml allows
 	pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
 	  --extra embedded --extra dev --output-file requirements.lock pyproject.toml
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock
+	pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
+	  --extra embedded --extra dev --extra training --constraint requirements.lock --output-file requirements-training.lock pyproject.toml
+	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements-training.lock
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(TRAINING): $(READY) requirements-training.lock
+	$(INSTALL) --requirement requirements-training.lock
 	touch $@
 
 clean:

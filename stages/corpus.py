@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from loguru import logger
 
 from stages.runner import log, run, wrote
 from xledit.params import section
@@ -25,6 +26,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for a file per language")],
     out_counts: Annotated[Path, typer.Option(help="JSON: counts by language and step")],
 ) -> None:
+    logger.disable("datatrove")  # a page for each of five steps of each language
     sources = section("tranyu.sources", Sources)
     own = [Jsonl(language=path.stem, path=str(path)) for path in sorted(embedded.glob("*.jsonl"))] if sources.embedded else []
     counts = build([*own, *sources.rows], section("tranyu.corpus", CorpusParams), out, work)

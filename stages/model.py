@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stages.loaded import start_torch
+from stages.devices import start_torch
 from stages.runner import log, run, wrote
 from xledit.models.loading import ModelParams, describe
 from xledit.params import section

@@ -10,30 +10,36 @@ import msgspec
 import typer
 
 from stages.runner import log, run, wrote
-from xledit.datasets import benchmark, bizsre, bmike, clm_bench, counterfact, mzsre, zsre
+from xledit.datasets import benchmark, bizsre, bmike, clm_bench, counterfact, fact_records, mzsre, zsre
 from xledit.datasets.demonstrations import draw
 from xledit.datasets.selection import RULE, select
 from xledit.params import section
 from xledit.records import Audit, FactRecords
 from xledit.storage import write_json
 
-# data sets of the field, read from a local copy of the published files: data.path
-READERS = {"bizsre": bizsre.read, "bmike": bmike.read, "counterfact": counterfact.read, "mzsre": mzsre.read, "zsre": zsre.read}
+# data sets of the field, read from a local copy of the published files, and facts that already are records
+READERS = {
+    "bizsre": bizsre.read,
+    "bmike": bmike.read,
+    "counterfact": counterfact.read,
+    "mzsre": mzsre.read,
+    "records": fact_records.read,
+    "zsre": zsre.read,
+}
 
 
 class DataParams(benchmark.Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``data`` section of params.yaml: what our own benchmark offers to choose (``Choice``), and where data lie.
 
-    ``path`` is the file or folder of the other data sets (``READERS``), as published; DVC does not watch it. ``skip_facts``
+    ``path`` is the file or folder of our own benchmark or of another data set (``READERS``), as published. ``skip_facts``
     leaves out that many usable facts before taking ``edit.num_facts``. ``demonstrations`` is how many other facts are made ready
     to be shown in context: of our own benchmark's dev split, of other data sets' facts that are not edited; 0 for none.
     """
 
-    source: Literal["benchmark", "clm_bench", "bizsre", "bmike", "counterfact", "mzsre", "zsre"]
-    benchmark_dir: str
+    source: Literal["benchmark", "clm_bench", "bizsre", "bmike", "counterfact", "mzsre", "records", "zsre"]
     clm_bench_dir: str
     clm_bench_url: str
-    path: str | None
+    path: str
     demonstrations: int
     skip_facts: int
 
@@ -56,14 +62,14 @@ def main(out: Annotated[Path, typer.Option(help="folder for the records")], audi
     check_at_least("edit.num_facts", num_facts, 1)
     if data.source == "benchmark":
         facts, found = benchmark.read(
-            Path(data.benchmark_dir),
+            Path(data.path),
             languages,
             data,
             num_facts=num_facts,
             skip_facts=data.skip_facts,
             seed=seed,
         )
-        others = benchmark.spare(Path(data.benchmark_dir), languages, data, facts, seed=seed)
+        others = benchmark.spare(Path(data.path), languages, data, facts, seed=seed)
     else:
         others, found = read_public(data, languages)
         facts, colliding = select(others, num_facts, data.skip_facts)
@@ -92,8 +98,6 @@ def read_public(data: DataParams, languages: tuple[str, ...]) -> tuple[list[Fact
     if data.source == "clm_bench":
         clm_bench.fetch(Path(data.clm_bench_dir), data.clm_bench_url)
         return clm_bench.read(Path(data.clm_bench_dir), languages)
-    if data.path is None:
-        raise ValueError(f"data.path is not set; data.source {data.source} is read from a local copy of its published files")
     return READERS[data.source](Path(data.path), languages)
 
 

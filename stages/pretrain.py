@@ -1,22 +1,26 @@
 """Token shards -> a model trained from scratch, its checkpoints along the way, and the loss by language."""
 
+import math
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
+import torch
 import typer
+from accelerate import PartialState
 from transformers import AutoTokenizer
 
-from stages.loaded import start_torch
+from stages.devices import start_torch
 from stages.runner import log, progress, run, wrote
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.params import section
 from xledit.storage import read_json, write_json
-from xledit.training.mixture import EnglishHeavy, Manual, Temperature, UniMax, shares
+from xledit.training.mixture import Mixture, shares
 from xledit.training.packing import PackedWindows, TokenShard
-from xledit.training.pretrain import PretrainParams, Step, pretrain
-
-Mixture = Manual | Temperature | UniMax | EnglishHeavy
+from xledit.training.pretrain import PretrainParams, Step, marks, pretrain
 
 
 class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,15 +45,24 @@ class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     peak_flops: float | None
 
 
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps from one checkpoint to the next: tokens seen, mean loss in all and by language (nats), how many updates were skipped."""
+
+    tokens: int
+    loss: float
+    languages: dict[str, float]
+    skipped: int
+
+
 class Pretrained(msgspec.Struct, frozen=True, kw_only=True):
-    """What the stage concludes: parameters, tokens there were, asked for and really read, by language, and every step."""
+    """What the stage concludes: parameters, tokens there were, asked for and really read, by language, and the loss along the way."""
 
     num_parameters: int
     available: dict[str, int]
     wanted: dict[str, int]
     taken: dict[str, int]
     shares: dict[str, float]
-    steps: list[Step]
+    losses: list[Stretch]
 
 
 def main(
@@ -87,6 +100,8 @@ def main(
 
         speed = pretrain(model, tokenizer, data, params, seed=seed, work=work, out=out, peak_flops=chosen.peak_flops, tell=tell)
     log.info("%.0f tokens per second, share of peak: %s", speed.tokens_per_second, speed.share_of_peak)
+    if not PartialState().is_main_process:
+        return
     taken = data.taken()
     write_json(
         out_log,
@@ -96,16 +111,32 @@ def main(
             wanted=wanted,
             taken=taken,
             shares=shares(taken),
-            steps=read_json(out / "log.json", list[Step]),
+            losses=stretches(read_json(out / "log.json", list[Step]), [mark.tokens for mark in marks(out)]),
         ),
     )
+    shutil.rmtree(work)
     wrote(out_log)
+
+
+def stretches(steps: Sequence[Step], ends: Sequence[int]) -> list[Stretch]:
+    """Return the means of the steps up to each of ``ends``, tokens seen in ascending order. A step whose loss is not finite has none."""
+    found = []
+    for start, end in zip((0, *ends), ends, strict=False):
+        some = [step for step in steps if start < step.tokens <= end]
+        codes = sorted({code for step in some for code in step.languages})
+        by_language = {code: _mean([step.languages.get(code) for step in some]) for code in codes}
+        loss = _mean([step.loss for step in some])
+        found.append(Stretch(tokens=end, loss=loss, languages=by_language, skipped=sum(step.skipped for step in some)))
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    finite = [value for value in values if value is not None]
+    return float(np.mean(finite)) if finite else math.nan
 
 
 def new_model(architecture: ArchitectureParams, vocabulary: int, seed: int) -> FuxiTranyuForCausalLM:
     """Return a model with random weights, drawn from the seed."""
-    import torch
-
     settings = msgspec.to_builtins(architecture)
     config = FuxiTranyuConfig(vocab_size=vocabulary, max_position_embeddings=settings.pop("context"), **settings)
     torch.manual_seed(seed)

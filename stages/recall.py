@@ -7,13 +7,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stages.loaded import start_torch
+from stages.devices import start_torch
 from stages.runner import log, progress, run, wrote
 from xledit.evaluation.watch import said_whole
 from xledit.models.loading import load_folder
 from xledit.params import section
 from xledit.storage import read_json, write_json
-from xledit.training.pretrain import MARK, Checkpoint
+from xledit.training.pretrain import marks
 from xledit.training.recall import Recall, recall
 from xledit.training.world import FactProbe
 
@@ -45,13 +45,11 @@ def main(
     runtime, params = start_torch(), section("tranyu.recall", RecallParams)
     languages = section("tranyu.run.languages", tuple[str, ...])
     asked = [probe for probe in read_json(probes, list[FactProbe]) if probe.language in languages]
-    folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    chosen = [folder for place, folder in enumerate(reversed(folders)) if place % params.every == 0][::-1]
+    chosen = marks(checkpoints)[:: -params.every][::-1]
     found = []
     with progress(len(chosen), "checkpoints") as step:
-        for folder in chosen:
-            mark = read_json(folder / MARK, Checkpoint)
-            model, tokenizer = load_folder(folder, "float32", runtime.device)
+        for mark in chosen:
+            model, tokenizer = load_folder(checkpoints / f"checkpoint-{mark.number}", "float32", runtime.device)
             said = recall(tokenizer, asked, functools.partial(said_whole, model, max_tokens=params.max_tokens))
             found.append(CheckpointRecall(number=mark.number or 0, tokens=mark.tokens, recall=said))
             log.info("checkpoint %s, %d tokens: %s", mark.number, mark.tokens, sentence(said))

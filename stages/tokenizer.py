@@ -1,4 +1,4 @@
-"""Corpus -> tokenizer, token shards per language, and how many tokens each language takes beside the embedded model's tokenizer."""
+"""Corpus -> tokenizer, token shards per language, and how many tokens each language takes, beside another model's tokenizer."""
 
 import gzip
 from collections.abc import Iterator
@@ -23,8 +23,15 @@ class Line(msgspec.Struct):
     text: str
 
 
+class ReferenceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.reference`` section of params.yaml: the model whose tokenizer ours is set beside, as ``model`` names one."""
+
+    name: str
+    files: str
+
+
 class LanguageTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tokenizer makes of a language: documents, bytes, tokens, and its fertility beside that of the model of ``model.name``."""
+    """What the tokenizer makes of a language: documents, bytes, tokens, and its fertility beside the reference's."""
 
     documents: int
     bytes: int
@@ -42,7 +49,9 @@ def main(
     files = {path.name.removesuffix(".jsonl.gz"): path for path in sorted(corpus.glob("*.jsonl.gz"))}
     tokenizer = train({code: texts(path) for code, path in files.items()}, section("tranyu.tokenizer", TokenizerParams))
     tokenizer.save_pretrained(out)
-    reference = AutoTokenizer.from_pretrained(resolve(section("model", ModelParams))[0], trust_remote_code=False)
+    other = section("tranyu.reference", ReferenceParams)
+    folder, _kind = resolve(ModelParams(name=other.name, files=other.files, revision=None, dtype="float32", family="known"))
+    reference = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     counts = {}
     for code, path in files.items():
         found = list(texts(path))

@@ -1,6 +1,7 @@
 """The embedded corpus: facts of Unicode CLDR in words, messages of Django, source code of installed packages; no download.
 
-Writes one JSON lines file per language (``text``, ``id``, ``metadata``), the sentences that ask for its facts, and facts to edit.
+Writes one JSON lines file per language (``text``, ``id``, ``metadata``), the sentences that ask for its facts, facts to edit, and for the
+languages they are edited in plain texts: of the corpus, for the second moment of keys, and held out, to watch the model by.
 """
 
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ class EmbeddedParams(WorldParams, frozen=True, kw_only=True, forbid_unknown_fiel
 def main(
     out: Annotated[Path, typer.Option(help="folder for a corpus file per language")],
     out_probes: Annotated[Path, typer.Option(help="JSON: sentences that state each fact, in every language")],
+    out_texts: Annotated[Path, typer.Option(help="folder for texts, a line each")],
     out_edits: Annotated[Path, typer.Option(help="JSON: facts to edit, for the stage prepare")],
 ) -> None:
     params = section("tranyu.world", EmbeddedParams)
@@ -42,6 +44,9 @@ def main(
         documents = list(programs.documents(code, params.code_bytes))
         if documents:
             write_lines(out / f"{code}.jsonl", documents)
+    for code in params.edit_languages:
+        write_text(out_texts / f"{code}.txt", world.documents(code))
+        write_text(out_texts / "heldout" / f"{code}.txt", world.held_out(code))
     write_json(out_probes, [probe for code in params.languages for probe in world.probes(code)])
     write_json(out_edits, world.edits(params.edit_languages, params.num_edits))
     log.info("%d facts in %d languages", len(world.facts), len(params.languages))
@@ -51,6 +56,11 @@ def main(
 def write_lines(path: Path, documents: Iterable[dict]) -> None:
     """Write documents as JSON lines."""
     write_bytes(path, b"".join(msgspec.json.encode(document) + b"\n" for document in documents))
+
+
+def write_text(path: Path, documents: Iterable[dict]) -> None:
+    """Write the documents' texts, a line each."""
+    write_bytes(path, "".join(document["text"] + "\n" for document in documents).encode())
 
 
 if __name__ == "__main__":

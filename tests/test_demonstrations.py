@@ -212,7 +212,7 @@ def test_none_are_drawn_where_none_are_asked_for() -> None:
 
 
 def test_a_negative_number_is_refused() -> None:
-    settings = {"split": "test", "order": "both", "world_knowledge": False, "probes": {}, "source": "benchmark", "benchmark_dir": "x"}
-    rest = {"clm_bench_dir": "x", "clm_bench_url": "x", "path": None, "skip_facts": 0}
+    settings = {"split": "test", "order": "both", "world_knowledge": False, "probes": {}, "source": "benchmark"}
+    rest = {"clm_bench_dir": "x", "clm_bench_url": "x", "path": "x", "skip_facts": 0}
     with pytest.raises(ValueError, match=r"data\.demonstrations is -1; it must be at least 0"):
         prepare.DataParams(**settings, **rest, demonstrations=-1)

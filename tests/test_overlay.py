@@ -93,7 +93,7 @@ class TestSetParams:
         old = tree["edit"]["layers"]
         assert set_params(project, {"edit.layers": [1, 2], "data.path": "x", "seed": tree["seed"]}) == {
             "edit.layers": (old, [1, 2]),
-            "data.path": (None, "x"),
+            "data.path": ("data/benchmark", "x"),
         }
         path, layers = changed_lines(project)
         assert path.startswith("  path: x ") and "#" in path

@@ -163,7 +163,7 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("runtime", "stages.loaded:RuntimeParams"),
+        ("runtime", "stages.devices:RuntimeParams"),
         ("model", "xledit.models.loading:ModelParams"),
         ("data", "stages.prepare:DataParams"),
         ("covariance", "stages.covariance:CovarianceParams"),

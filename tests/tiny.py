@@ -28,6 +28,7 @@ from transformers import (
     Starcoder2Config,
 )
 
+from xledit.models.fuxitranyu import FuxiTranyuConfig
 from xledit.records import EditRequest
 
 torch.set_num_threads(1)  # threads on tiny matrices only wait for each other: a hundred times slower on a busy machine
@@ -67,6 +68,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "mistral": MistralConfig(**SIZES, sliding_window=6),
     "qwen2": Qwen2Config(**SIZES),
     "qwen3": Qwen3Config(**SIZES, head_dim=8),
+    "fuxitranyu": FuxiTranyuConfig(**SIZES),
     "phi3": Phi3Config(**SIZES, sliding_window=6),
     "starcoder2": Starcoder2Config(**SIZES, sliding_window=6, use_bias=True),
     "gemma2": Gemma2Config(**SIZES, head_dim=8, **WINDOWS, **CAPS),

@@ -1,4 +1,4 @@
-"""Write each stage's imports into the ``deps`` of dvc.yaml, or with ``--check`` say where they differ.
+"""Write each stage's imports into the ``deps`` of both dvc.yaml files, or with ``--check`` say where they differ.
 
 DVC does not follow Python imports (treeverse/dvc#9195): without this a changed module would not rerun its stages.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 import grimp
 from ruamel.yaml import YAML
 
+PIPELINES = (Path("dvc.yaml"), Path("tranyu/dvc.yaml"))
 CODE = ("stages/", "xledit/")
 yaml = YAML()
 yaml.preserve_quotes = True
@@ -47,24 +48,29 @@ def wanted_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
 
 def main() -> int:
     """Return 1 when ``--check`` finds a difference."""
-    path = Path("dvc.yaml")
-    tree = yaml.load(path.read_text(encoding="utf-8"))
     graph = grimp.build_graph("stages", "xledit", cache_dir=None)
+    differing = sum(update(path, graph, check="--check" in sys.argv) for path in PIPELINES)
+    return int("--check" in sys.argv and differing > 0)
+
+
+def update(path: Path, graph: grimp.ImportGraph, check: bool) -> int:
+    """Write a file's deps, or only print what differs. Returns how many do."""
+    tree = yaml.load(path.read_text(encoding="utf-8"))
     differing = 0
     for name, stage in tree["stages"].items():
         if module_of(stage) not in graph.modules:
-            print(f"dvc.yaml: stage {name}: no module {module_of(stage)}")
+            print(f"{path}: stage {name}: no module {module_of(stage)}")
             differing += 1
             continue
         wanted = wanted_deps(stage, graph)
         for dep in sorted(set(wanted) ^ set(stage["deps"])):
-            print(f"dvc.yaml: stage {name}: {'missing' if dep in wanted else 'superfluous'} dep: {dep}")
+            print(f"{path}: stage {name}: {'missing' if dep in wanted else 'superfluous'} dep: {dep}")
             differing += 1
         stage["deps"][:] = wanted
-    if "--check" not in sys.argv and differing:
+    if differing and not check:
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(tree, file)
-    return int("--check" in sys.argv and differing > 0)
+    return differing
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def _place(tree: Any, key: str, complaint: str) -> tuple[Any, str]:
 def _kind_of(key: str, source: str) -> tuple[str, Any]:
     """Return the part of params.yaml that is read as one type and has the key in it, and that type."""
     from stages.covariance import CovarianceParams
-    from stages.loaded import RuntimeParams
+    from stages.devices import RuntimeParams
     from xledit.editing.methods import AnyMethod
     from xledit.editing.targets import TargetSettings
     from xledit.models.loading import ModelParams

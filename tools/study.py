@@ -4,6 +4,8 @@ The run is of the last commit, in a clone of its own that shares DVC's cache, so
 tree changes and what is known is not computed again. A run that was killed goes on in its clone, unless there was a commit
 since. Writes docs/results/NAME/ (one summary per cell) and docs/results/NAME.json (what was run, from which commit, and what
 each stage took; a stage whose result was in the cache keeps the times of the run it came from, also one that was killed).
+Prints what crossed. With ``--uncommitted`` the run has this tree's changed and new files, too, dvc.lock files among them: what
+was just trained can be edited.
 """
 
 import itertools
@@ -22,6 +24,7 @@ from ruamel.yaml.error import YAMLError
 
 from stages.runner import TIMINGS, log, run
 from tools.overlay import set_params
+from xledit.reporting import sentences, studies, tables
 from xledit.results import Study, Timing
 from xledit.storage import read_json, write_json
 
@@ -41,11 +44,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     skip: dict[str, str] = {}
 
 
-def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .yaml")]) -> None:
+def main(
+    name: Annotated[str, typer.Argument(help="a file of studies/, without .yaml")],
+    uncommitted: Annotated[bool, typer.Option("--uncommitted", help="run this tree as it is, not the last commit")] = False,
+) -> None:
     """Run a study."""
     plan = read_plan(STUDIES / f"{name}.yaml")
     clone, timings = (FOLDER / name).absolute(), (FOLDER / f"{name}.jsonl").absolute()
     commit = check_out(clone)
+    changed = bring(clone) if uncommitted else ()
     _dvc(clone, "cache", "dir", "--local", str(Path(".dvc/cache").absolute()))
     set_params(clone, plan.params)
     log.info("%s: %s; commit %s", name, plan.what, commit[:12])
@@ -65,6 +72,7 @@ def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .
         name=name,
         what=plan.what,
         commit=commit,
+        changed=changed,
         date=datetime.now(UTC).date().isoformat(),
         params=plan.params,
         timings={stage: found.get(stage) or earlier[stage] for stage in locked_stages(clone) if stage in found or stage in earlier},
@@ -73,6 +81,20 @@ def main(name: Annotated[str, typer.Argument(help="a file of studies/, without .
     shutil.rmtree(clone)
     timings.unlink(missing_ok=True)
     log.info("wrote %s", RESULTS / name)
+    cells = studies.read(RESULTS / f"{name}.json").cells
+    typer.echo("\n".join([tables.aligned(tables.headline(cells)), *sentences.overall(cells)]))
+
+
+def bring(clone: Path) -> tuple[str, ...]:
+    """Copy what differs from the last commit, but for ignored files, into a clone of it. Returns the names."""
+    names = [*_git("diff", "--name-only", "HEAD").splitlines(), *_git("ls-files", "--others", "--exclude-standard").splitlines()]
+    for name in names:
+        if Path(name).exists():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, clone / name)
+        else:
+            (clone / name).unlink()
+    return tuple(names)
 
 
 def check_out(clone: Path) -> str:

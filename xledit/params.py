@@ -15,7 +15,21 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 PARAMS = Path("params.yaml")
-SECTIONS = ("seed", "runtime", "model", "data", "grid", "edit", "watch", "covariance", "vectors", "methods", "evaluate", "summary")
+SECTIONS = (
+    "seed",
+    "runtime",
+    "model",
+    "data",
+    "grid",
+    "edit",
+    "watch",
+    "covariance",
+    "vectors",
+    "methods",
+    "evaluate",
+    "summary",
+    "tranyu",
+)
 
 
 T = TypeVar("T")

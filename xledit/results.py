@@ -219,11 +219,15 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """A run beside the default one: what it asks, the commit, the settings that differ, and what its stages took, by stage."""
+    """A run beside the default one: what it asks, the commit, the settings that differ, and what its stages took, by stage.
+
+    ``changed`` are files that were not as committed.
+    """
 
     name: str
     what: str
     commit: str
+    changed: tuple[str, ...] = ()
     date: str
     params: dict[str, Any]
     timings: dict[str, Timing]

@@ -39,6 +39,7 @@ FAMILIES = {
     "mistral": Family(),
     "qwen2": Family(),  # Qwen2 and Qwen2.5
     "qwen3": Family(),
+    "fuxitranyu": Family(),
     "phi3": Family(),
     "starcoder2": Family(memory="mlp.c_proj"),
     "gemma2": Family(norm_after_memory="post_feedforward_layernorm"),

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import msgspec
 import torch
 from platformdirs import user_cache_path
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from xledit.models import fuxitranyu  # noqa: F401 (makes it known to the Auto classes)
 from xledit.models.families import FAMILIES, Family, family_of, known_family, layers_of, memory_of, probed_as, weight_as_out_by_in
 from xledit.models.probing import probe
 from xledit.results import Dtype, ModelManifest
@@ -77,11 +78,12 @@ def load_folder(
     check_folder(folder)
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model_type = AutoConfig.from_pretrained(folder, **options).model_type
+        config = AutoConfig.from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: its config.json cannot be read ({error})") from error
+    _check_attention(folder, config)
     if family == "known":
-        known_family(model_type)
+        known_family(config.model_type)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
@@ -240,6 +242,16 @@ def _converted(gguf: Path, digest: str) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _check_attention(folder: Path, config: PretrainedConfig) -> None:
+    """Raise ValueError when the config asks for a kernel of the hub, which is code."""
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        named = str(part._attn_implementation)
+        if "/" in named:
+            raise ValueError(
+                f"{folder}: config.json asks for the attention {named!r}, code from the hub, which is never run; remove it there"
+            )
 
 
 def _check_whole(path: Path, info: dict) -> None:

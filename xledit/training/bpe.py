@@ -44,7 +44,7 @@ class Fertility(msgspec.Struct, frozen=True, kw_only=True):
 def train(texts: Mapping[str, Iterator[str]], params: TokenizerParams) -> PreTrainedTokenizerFast:
     """Return a tokenizer trained on the first ``params.characters`` of each language. The same texts give the same tokenizer.
 
-    ``END`` is token 0, begins and ends a text and pads (as in the published one). Raises ValueError that names a language without text.
+    ``END`` is token 0, ends a text and pads (as in the published one). Raises ValueError that names a language without text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

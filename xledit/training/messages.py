@@ -19,7 +19,7 @@ def documents(code: str) -> Iterator[dict]:
         with path.open("rb") as file:
             for message in read_mo(file):
                 text = message.id if code == "en" else message.string
-                said |= dict.fromkeys(filter(None, [text] if isinstance(text, str) else text))
+                said |= dict.fromkeys(form for form in ([text] if isinstance(text, str) else text or ()) if form)
     lines = list(said)
     for start in range(0, len(lines), MESSAGES):
         yield {"text": "\n".join(lines[start : start + MESSAGES]), "id": f"{code}/django/{start}", "metadata": {}}

@@ -376,6 +376,11 @@ class _Saves(TrainerCallback):
                 shutil.rmtree(folder)
 
 
+def marks(folder: Path) -> list[Checkpoint]:
+    """Return what the checkpoints of a folder say of themselves, in their order."""
+    return sorted((read_json(mark, Checkpoint) for mark in folder.glob(f"checkpoint-*/{MARK}")), key=lambda mark: mark.step)
+
+
 def _saved(folder: Path) -> list[tuple[int, Path]]:
     """Return the step and the folder of all that was saved whole."""
     return [(read_json(mark, Checkpoint).step, mark.parent) for mark in folder.glob(f"checkpoint-*/{MARK}")]

@@ -29,6 +29,17 @@ from xledit.training.catalog import NATURAL
 Relation = Literal["currency", "language", "city", "script", "country_code", "currency_code"]
 Kind = Literal["stated", "reversed", "unseen", "question"]
 SLOTS = {"stated": ("subject", "object"), "unseen": ("subject", "object"), "reversed": ("object", "subject"), "question": ("subject",)}
+# what CLDR calls the kinds of things that relations are about; a city is named by its time zone, a code by itself
+SUBJECTS = {
+    "currency": "territories",
+    "language": "territories",
+    "country_code": "territories",
+    "currency_code": "currencies",
+    "script": "languages",
+}
+OBJECTS = {"currency": "currencies", "language": "languages", "city": "territories", "script": "scripts"}
+# CLDR's Lao has it between words
+ZERO_WIDTH_SPACE = "\u200b"
 # in a document, at most
 SENTENCES = 8
 # currencies come and go: those of this day, whenever the corpus is built
@@ -114,7 +125,9 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def facts_of_cldr() -> list[Fact]:
     """Return all facts, in a fixed order. Territories with two currencies or official languages lack that fact."""
-    territories = sorted(code for code in Locale("en").territories if len(code) == 2 and code.isalpha() and code not in NO_TERRITORY)
+    territories = sorted(
+        code for code in map(str, Locale("en").territories) if len(code) == 2 and code.isalpha() and code not in NO_TERRITORY
+    )
     found = [Fact(relation="country_code", subject=code, object=code) for code in territories]
     currencies = set[str]()
     for code in territories:
@@ -145,34 +158,24 @@ class Names:
 
     def subject(self, fact: Fact) -> str | None:
         """Return the subject's name, or None where the language has none."""
-        match fact.relation:
-            case "currency" | "language" | "country_code":
-                return self._locale.territories.get(fact.subject)
-            case "currency_code":
-                return self._locale.currencies.get(fact.subject)
-            case "script":
-                return self._locale.languages.get(fact.subject)
-            case "city":
-                return self._city(fact.subject)
+        if fact.relation == "city":
+            return self._city(fact.subject)
+        return self._name(SUBJECTS[fact.relation], fact.subject)
 
     def object(self, fact: Fact) -> str | None:
-        """Return the object's name, or None where the language has none."""
-        match fact.relation:
-            case "currency":
-                return self._locale.currencies.get(fact.object)
-            case "language":
-                return self._locale.languages.get(fact.object)
-            case "city":
-                return self._locale.territories.get(fact.object)
-            case "script":
-                return self._locale.scripts.get(fact.object)
-            case "country_code" | "currency_code":
-                return fact.object
+        """Return the object's name, or None where the language has none; a code is its own name."""
+        kind = OBJECTS.get(fact.relation)
+        return self._name(kind, fact.object) if kind else fact.object
+
+    def _name(self, kind: str, code: str) -> str | None:
+        name = getattr(self._locale, kind).get(code)
+        return name and name.replace(ZERO_WIDTH_SPACE, "")
 
     def _city(self, zone: str) -> str | None:
         city = self._locale.time_zones.get(zone, {}).get("city")
         # where the name is that of the zone, CLDR leaves it out
-        return city or (zone.rpartition("/")[2].replace("_", " ") if self._is_latin else None)
+        name = city or (zone.rpartition("/")[2].replace("_", " ") if self._is_latin else None)
+        return name and name.replace(ZERO_WIDTH_SPACE, "")
 
 
 class World:
@@ -192,6 +195,13 @@ class World:
 
     def documents(self, code: str) -> Iterator[dict]:
         """Yield a language's documents: a text about one subject or place, and which facts it states. A seed gives the same ones."""
+        yield from self._documents(code, range(self._params.variants))
+
+    def held_out(self, code: str) -> Iterator[dict]:
+        """Yield documents that tell the same facts once more, in another order and choice of words."""
+        yield from self._documents(code, range(self._params.variants, self._params.variants + 1))
+
+    def _documents(self, code: str, variants: range) -> Iterator[dict]:
         told: dict[str, list[Fact]] = {}
         for fact in self.facts.values():
             if code in self.stated_in[fact.fact_id]:
@@ -199,7 +209,7 @@ class World:
         wordings = [wording for wording in self.wordings[code] if wording.kind in ("stated", "reversed")]
         joiner = "" if NATURAL[code].script in JOINED else " "
         for place, facts in told.items():
-            for variant in range(self._params.variants):
+            for variant in variants:
                 draw = random.Random(f"{self._seed}/{code}/{place}/{variant}")
                 said = [
                     (fact.fact_id, sentence)
