@@ -21,6 +21,7 @@ from xledit.storage import read_json, write_json
 from xledit.training.mixture import Mixture, shares
 from xledit.training.packing import PackedWindows, TokenShard
 from xledit.training.pretrain import PretrainParams, Step, marks, pretrain
+from xledit.training.results import Pretrained, Stretch
 
 
 class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,32 +38,14 @@ class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``tranyu.run`` section of params.yaml: which languages are read, and how many tokens in all.
 
+    ``name`` is that of the folder for checkpoints, in artifacts/tranyu.
     ``peak_flops`` is what one device can do at most, as its maker states it (FLOP/s); null where nobody does.
     """
 
+    name: str
     languages: tuple[str, ...]
     tokens: int
     peak_flops: float | None
-
-
-class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """The steps from one checkpoint to the next: tokens seen, mean loss in all and by language (nats), how many updates were skipped."""
-
-    tokens: int
-    loss: float
-    languages: dict[str, float]
-    skipped: int
-
-
-class Pretrained(msgspec.Struct, frozen=True, kw_only=True):
-    """What the stage concludes: parameters, tokens there were, asked for and really read, by language, and the loss along the way."""
-
-    num_parameters: int
-    available: dict[str, int]
-    wanted: dict[str, int]
-    taken: dict[str, int]
-    shares: dict[str, float]
-    losses: list[Stretch]
 
 
 def main(
@@ -99,18 +82,17 @@ def main(
                 log.info("step %d, %d tokens: loss %s", done.step, done.tokens, done.loss)
 
         speed = pretrain(model, tokenizer, data, params, seed=seed, work=work, out=out, peak_flops=chosen.peak_flops, tell=tell)
-    log.info("%.0f tokens per second, share of peak: %s", speed.tokens_per_second, speed.share_of_peak)
+    if speed.share_of_peak is not None:
+        log.info("%.0f tokens per second, %.1f %% of peak", speed.tokens_per_second, 100 * speed.share_of_peak)
     if not PartialState().is_main_process:
         return
-    taken = data.taken()
     write_json(
         out_log,
         Pretrained(
             num_parameters=model.num_parameters(),
             available=available,
             wanted=wanted,
-            taken=taken,
-            shares=shares(taken),
+            taken=data.taken(),
             losses=stretches(read_json(out / "log.json", list[Step]), [mark.tokens for mark in marks(out)]),
         ),
     )

@@ -14,7 +14,8 @@ from xledit.models.loading import load_folder
 from xledit.params import section
 from xledit.storage import read_json, write_json
 from xledit.training.pretrain import marks
-from xledit.training.recall import Recall, recall
+from xledit.training.recall import recall
+from xledit.training.results import CheckpointRecall, Recall
 from xledit.training.world import FactProbe
 
 
@@ -27,14 +28,6 @@ class RecallParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every is {self.every}; it must be at least 1")
-
-
-class CheckpointRecall(msgspec.Struct, frozen=True, kw_only=True):
-    """What one checkpoint recalls, and how many tokens it has seen."""
-
-    number: int
-    tokens: int
-    recall: list[Recall]
 
 
 def main(

@@ -13,8 +13,9 @@ from stages.runner import log, run, wrote
 from xledit.models.loading import ModelParams, resolve
 from xledit.params import section
 from xledit.storage import write_json, write_tensors
-from xledit.training.bpe import Fertility, TokenizerParams, encode, fertility, train
+from xledit.training.bpe import TokenizerParams, encode, fertility, train
 from xledit.training.catalog import NATURAL
+from xledit.training.results import LanguageTokens
 
 
 class Line(msgspec.Struct):
@@ -28,16 +29,6 @@ class ReferenceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     name: str
     files: str
-
-
-class LanguageTokens(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tokenizer makes of a language: documents, bytes, tokens, and its fertility beside the reference's."""
-
-    documents: int
-    bytes: int
-    tokens: int
-    fertility: Fertility
-    reference: Fertility
 
 
 def main(

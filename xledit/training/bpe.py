@@ -8,6 +8,8 @@ import regex
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from xledit.training.results import Fertility
+
 END = "<|endoftext|>"
 # ChatML's, for the tuned variants
 TURNS = ("<|im_start|>", "<|im_end|>")
@@ -31,14 +33,6 @@ class TokenizerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError(f"vocabulary is {self.vocabulary}; the bytes and special tokens alone take {least}")
         if self.characters < 1:
             raise ValueError(f"characters is {self.characters}; it must be at least 1")
-
-
-class Fertility(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens per word (a run of letters and digits), per character and per UTF-8 byte of one language's text."""
-
-    per_word: float
-    per_character: float
-    per_byte: float
 
 
 def train(texts: Mapping[str, Iterator[str]], params: TokenizerParams) -> PreTrainedTokenizerFast:

@@ -38,6 +38,7 @@ from msgspec.structs import asdict
 
 from xledit.storage import read_json, sha256, write_bytes
 from xledit.training import catalog
+from xledit.training.results import CorpusCounts, StepCounts
 
 CHARACTER = regex.compile(r"\X")
 BOUNDARY = regex.compile(r"(?w)\b")
@@ -299,22 +300,6 @@ class CorpusParams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 # what comes back
-
-
-class StepCounts(Struct, frozen=True, kw_only=True):
-    """What a step left, in documents, characters and UTF-8 bytes (None: not counted), and how many documents it dropped, by reason."""
-
-    step: str
-    documents: int
-    characters: int | None
-    bytes: int | None
-    dropped: dict[str, int]
-
-
-class CorpusCounts(Struct, frozen=True, kw_only=True):
-    """The steps of each language, in the order they were taken; the last is what was written."""
-
-    languages: dict[str, tuple[StepCounts, ...]]
 
 
 def build(sources: Sequence[Source], settings: CorpusParams, out: Path, work: Path) -> CorpusCounts:

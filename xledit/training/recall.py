@@ -2,24 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 from transformers import PreTrainedTokenizerBase
 
 from xledit.models.prompts import AnswerRow, teacher_forced
-from xledit.training.world import FactProbe, Status
+from xledit.training.results import Recall, Status
+from xledit.training.world import FactProbe
 
 # rows of prompt and answer -> whether each token of the answer is the likeliest one
 Asked = Callable[[Sequence[AnswerRow]], Sequence[bool]]
-
-
-class Recall(msgspec.Struct, frozen=True, kw_only=True):
-    """The share of facts of one status that a model recalls in a language; ``seen`` wordings stand in its corpus, others do not."""
-
-    language: str
-    status: Status
-    seen: bool
-    num_facts: int
-    share: float
 
 
 def recall(tokenizer: PreTrainedTokenizerBase, probes: Sequence[FactProbe], ask: Asked) -> list[Recall]:

@@ -25,6 +25,7 @@ from babel.numbers import get_territory_currencies
 from xledit import records
 from xledit.records import EditRequest, FactRecords, Probe
 from xledit.training.catalog import NATURAL
+from xledit.training.results import Status
 
 Relation = Literal["currency", "language", "city", "script", "country_code", "currency_code"]
 Kind = Literal["stated", "reversed", "unseen", "question"]
@@ -77,10 +78,6 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
     def prompt(self, subject: str) -> str:
         """Return what comes before the object."""
         return self.text.partition("{object}")[0].replace("{subject}", subject)
-
-
-# where a fact is stated, as seen from the language it is asked in
-Status = Literal["everywhere", "here", "elsewhere", "nowhere"]
 
 
 class FactProbe(msgspec.Struct, frozen=True, kw_only=True):

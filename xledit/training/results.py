@@ -1,0 +1,79 @@
+"""What the stages of the second half conclude, in reports/tranyu: plain structs, no library of the extra ``training``."""
+
+from typing import Literal
+
+import msgspec
+
+# where a fact is stated, as seen from the language it is asked in
+Status = Literal["everywhere", "here", "elsewhere", "nowhere"]
+
+
+class StepCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step left, in documents, characters and UTF-8 bytes (None: not counted), and how many documents it dropped, by reason."""
+
+    step: str
+    documents: int
+    characters: int | None
+    bytes: int | None
+    dropped: dict[str, int]
+
+
+class CorpusCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of each language, in the order they were taken; the last is what was written."""
+
+    languages: dict[str, tuple[StepCounts, ...]]
+
+
+class Fertility(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens per word (a run of letters and digits), per character and per UTF-8 byte of one language's text."""
+
+    per_word: float
+    per_character: float
+    per_byte: float
+
+
+class LanguageTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tokenizer makes of a language: documents, bytes, tokens, and its fertility beside the reference's."""
+
+    documents: int
+    bytes: int
+    tokens: int
+    fertility: Fertility
+    reference: Fertility
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps from one checkpoint to the next: tokens seen, mean loss in all and by language (nats), how many updates were skipped."""
+
+    tokens: int
+    loss: float
+    languages: dict[str, float]
+    skipped: int
+
+
+class Pretrained(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stage concludes: parameters, tokens there were, asked for and really read, by language, and the loss along the way."""
+
+    num_parameters: int
+    available: dict[str, int]
+    wanted: dict[str, int]
+    taken: dict[str, int]
+    losses: list[Stretch]
+
+
+class Recall(msgspec.Struct, frozen=True, kw_only=True):
+    """The share of facts of one status that a model recalls in a language; ``seen`` wordings stand in its corpus, others do not."""
+
+    language: str
+    status: Status
+    seen: bool
+    num_facts: int
+    share: float
+
+
+class CheckpointRecall(msgspec.Struct, frozen=True, kw_only=True):
+    """What one checkpoint recalls, and how many tokens it has seen."""
+
+    number: int
+    tokens: int
+    recall: list[Recall]
