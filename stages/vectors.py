@@ -1,7 +1,7 @@
 """Model and requests -> edit vectors of one language: each fact's key, value and v*, the value that makes it true.
 
-The same facts in other words get vectors too (as many as ``grid.rewordings``): what separates wordings of one language
-is the yardstick for what separates languages. Also writes counts of how the tokenizer cut the requests.
+The first ``grid.vectors`` facts get them (null: all), and those in other words, too (as many as ``grid.rewordings``): what
+separates wordings of one language is the yardstick for what separates languages. Also writes counts of how the tokenizer cut the requests.
 """
 
 from pathlib import Path
@@ -30,10 +30,11 @@ def main(
 ) -> None:
     settings = section("vectors", TargetSettings)
     layers = section("edit.layers", tuple[int, ...])
-    wordings = {
-        out: read_json(requests, list[EditRequest]),
-        out_rewordings: read_json(rewordings, list[EditRequest])[: section("grid.rewordings", int)],
-    }
+    asked = read_json(requests, list[EditRequest])
+    first = asked[: section("grid.vectors", int | None)]
+    known = {request.fact_id for request in first}
+    reworded = [request for request in read_json(rewordings, list[EditRequest]) if request.fact_id in known]
+    wordings = {out: first, out_rewordings: reworded[: section("grid.rewordings", int)]}
     model, tokenizer = load_model(model_manifest)
     check_layers(layers, len(layers_of(model)))
     for path, chosen in wordings.items():
@@ -47,7 +48,6 @@ def main(
                 vectors.steps.mean(),
             )
         save_vectors(path, tuple(request.fact_id for request in chosen), vectors)
-    asked = wordings[out]
     counts = {
         "requests": len(asked),
         "subject_token_swallows_next_character": sum(encode_prompt(tokenizer, r.prompt, r.subject_span).swallows for r in asked),

@@ -177,6 +177,16 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
         ("methods.ike", "xledit.editing.incontext:Ike"),
         ("evaluate", "stages.evaluate:EvaluateParams"),
         ("summary", "xledit.evaluation.summary:SummaryParams"),
+        ("tranyu.world", "stages.world:EmbeddedParams"),
+        ("tranyu.sources", "stages.corpus:Sources"),
+        ("tranyu.corpus", "xledit.training.corpus:CorpusParams"),
+        ("tranyu.tokenizer", "xledit.training.bpe:TokenizerParams"),
+        ("tranyu.reference", "stages.tokenizer:ReferenceParams"),
+        ("tranyu.mixture", "xledit.training.mixture:Mixture"),
+        ("tranyu.architecture", "stages.pretrain:ArchitectureParams"),
+        ("tranyu.run", "stages.pretrain:RunParams"),
+        ("tranyu.pretrain", "xledit.training.pretrain:PretrainParams"),
+        ("tranyu.recall", "stages.recall:RecallParams"),
     ],
 )
 def test_the_projects_settings_fit_the_struct_that_reads_them(monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:

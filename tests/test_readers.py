@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xledit.datasets import bizsre, bmike, counterfact, mzsre, zsre
+from xledit.datasets import bizsre, bmike, counterfact, fact_records, mzsre, zsre
 from xledit.datasets.wordings import NO_TRUTH
 from xledit.records import Audit, FactRecords
+from xledit.storage import write_json
 
 Read = Callable[[Path, Sequence[str]], tuple[list[FactRecords], Audit]]
 Rows = dict[str, list[dict[str, dict]]]
@@ -385,3 +386,24 @@ def test_whatever_the_texts_each_row_is_read_whole_or_dropped_with_a_reason(rows
         for code in ("en", "zh"):
             assert fact.requests[code].subject.casefold() == row[code]["subject"].casefold()
             assert fact.requests[code].prompt == row[code]["src"] and fact.probes[code][0].kind == "efficacy"
+
+
+# facts that already are records
+
+
+def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    facts, _ = named(tmp_path, "bizsre").read("zh", "en")
+    write_json(tmp_path / "facts.json", facts)
+    again, audit = fact_records.read(tmp_path / "facts.json", ("zh",))
+    assert again == facts
+    assert (audit.num_read, audit.num_selected, audit.dropped) == (3, 3, {})
+
+
+def test_a_record_without_a_language_is_named_and_so_is_a_file_of_something_else(tmp_path: Path) -> None:
+    facts, _ = named(tmp_path, "bizsre").read("zh", "en")
+    write_json(tmp_path / "facts.json", facts)
+    with pytest.raises(ValueError, match=rf"facts\.json: fact {facts[0].fact_id} has no request or probes in ja; it has: en, zh"):
+        fact_records.read(tmp_path / "facts.json", ("zh", "ja"))
+    (tmp_path / "facts.json").write_text('[{"fact_id": "a"}]', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"facts\.json: .*requests.*the file is a list of FactRecords"):
+        fact_records.read(tmp_path / "facts.json", ("zh",))

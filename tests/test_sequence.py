@@ -406,6 +406,15 @@ def test_the_first_batch_takes_the_saved_v_and_later_ones_seek_theirs_on_the_edi
         assert not torch.allclose(second.met[layer].targets, vectors.targets[layer][2:], atol=1e-3)
 
 
+def test_only_the_first_batch_needs_saved_vectors(model: PreTrainedModel) -> None:
+    few = vectors_of(model, {"zh": REQUESTS["zh"][:2]}, LAYERS, SETTINGS)
+    editor = editor_of(model, MEMIT, combination("zh", ("zh", "en")), vectors=few)
+    (_, _, first), (_, _, _second) = run(model, editor, 2).stored
+    assert all(torch.equal(first.met[layer].targets, few["zh"].targets[layer]) for layer in LAYERS)
+    with pytest.raises(ValueError, match=rf"the first batch has {NUM_FACTS} facts, and only 2 have vectors; raise grid\.vectors"):
+        run(model, editor)
+
+
 def test_a_batch_of_two_groups_from_one_model_needs_no_search_and_a_second_round_does(
     model: PreTrainedModel, searches: list[Sought]
 ) -> None:

@@ -189,6 +189,28 @@ def test_a_killed_run_is_gone_on_with_until_there_is_a_commit(tmp_path: Path, mo
     assert files() == {"params.yaml": "default", "dvc.lock": "default", "more": "1"}
 
 
+# this tree
+
+
+def test_changed_new_and_deleted_files_come_along_and_ignored_ones_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "project", environment(tmp_path))
+    project.root.mkdir()
+    project.run("git", "init", "--quiet")
+    for name, text in (("kept", "1"), ("changed", "1"), ("deleted", "1"), ("staged", "1"), (".gitignore", "ignored")):
+        (project.root / name).write_text(text, encoding="utf-8")
+    project.commit("all")
+    clone = project.clone(tmp_path / "clone")
+    for name in ("changed", "staged", "ignored", "new/file"):
+        (project.root / name).parent.mkdir(exist_ok=True)
+        (project.root / name).write_text("2", encoding="utf-8")
+    project.run("git", "add", "staged")
+    (project.root / "deleted").unlink()
+    monkeypatch.chdir(project.root)
+    assert sorted(study.bring(clone.root)) == ["changed", "deleted", "new/file", "staged"]
+    found = {path.relative_to(clone.root).as_posix(): path.read_text() for path in clone.root.rglob("*") if ".git/" not in str(path) and path.is_file()}
+    assert found == {".gitignore": "ignored", "kept": "1", "changed": "2", "staged": "2", "new/file": "2"}
+
+
 # a run
 
 

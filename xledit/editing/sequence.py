@@ -130,6 +130,9 @@ class LocateThenEdit:
             return answer_facts(self.model, self.tokenizer, requests, self.layers, MAX_TOKENS).__getitem__
         if fresh and not self.published_code and not self._wants_own_search(requests):
             found = [self.vectors[code] for code in group]
+            fewest = min(len(vectors.fact_ids) for vectors in found)
+            if fewest < places.stop:
+                raise ValueError(f"the first batch has {places.stop} facts, and only {fewest} have vectors; raise grid.vectors, or null for all")
             targets = {layer: torch.cat([vectors.targets[layer][places] for vectors in found]) for layer in self.layers}
         else:
             targets = find_targets(

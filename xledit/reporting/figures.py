@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from xledit.reporting.studies import perplexity_ratios
-from xledit.reporting.tables import matrix, over_layers, pair_names
+from xledit.reporting.tables import known, matrix, over_layers, pair_names
 from xledit.results import CellSummary, UpdateGeometry, VectorGeometry
 
 WIDTH = 4.4  # inches: at the width of a phone its text is still about 11 pixels high
@@ -72,7 +72,7 @@ def transfer(cells: Sequence[CellSummary]) -> str:
         marks.append(Line2D([], [], color=INK, marker="|", markersize=11, markeredgewidth=1.6, linewidth=0, label="floor (unedited)"))
         marks.append(Patch(facecolor=BAND, label="language not edited"))
         figure.legend(handles=marks, loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _transfer_panel(axes: Axes, cells: Sequence[CellSummary]) -> None:
@@ -110,7 +110,7 @@ def sequence(cells: Sequence[CellSummary]) -> str:
             colour = SERIES[number % len(SERIES)]
             done = [check.num_facts for check in cell.checks]
             lines = (
-                [_or_nan(check.kept) for check in cell.checks],
+                [known(check.kept) for check in cell.checks],
                 [min(max(perplexity_ratios(cell.checks, place).values()), HIGHEST) for place in range(len(cell.checks))],
                 [max((norm for norm in check.weight_norms.values() if norm is not None), default=math.nan) for check in cell.checks],
             )
@@ -126,11 +126,7 @@ def sequence(cells: Sequence[CellSummary]) -> str:
         panels[1].minorticks_off()
         panels[2].set_xlabel("facts stored")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, handlelength=1.6)
-        return _svg(figure)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+        return to_svg(figure)
 
 
 def cosines(vectors: Sequence[VectorGeometry], what: str) -> str:
@@ -177,7 +173,7 @@ def cosines(vectors: Sequence[VectorGeometry], what: str) -> str:
             zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: ("different" in entry[1], "reworded" in entry[1])
         )
         figure.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def _band(axes: Axes, layers: Sequence[int], low: Sequence[float], high: Sequence[float], label: str) -> None:
@@ -208,7 +204,7 @@ def update_cosines(updates: Sequence[UpdateGeometry]) -> str:
         axes.grid(visible=False)
         axes.set_xlabel(f"cosine of the two updates, one mark per layer ({layers[0]} to {layers[-1]})")
         axes.tick_params(length=0)
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def domains(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -229,7 +225,7 @@ def domains(counts: Mapping[str, Mapping[str, int]]) -> str:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         figure.legend(loc="outside lower center", ncols=len(splits))
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def inline(svg: str, name: str, label: str) -> str:
@@ -243,7 +239,8 @@ def inline(svg: str, name: str, label: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', 1).rstrip()
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
+    """Return a figure's SVG text, without what differs from run to run."""
     figure.patch.set_facecolor(PAPER)
     for axes in figure.axes:
         axes.patch.set_alpha(0)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from xledit.languages import LANGUAGES
@@ -39,16 +39,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def render(run: Run) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"number": number, "setting": setting, "lang": lang}
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         run=run,
         name=sentences.name,
         nan=tables.NAN,
@@ -64,6 +55,20 @@ def render(run: Run) -> str:
         measures=MEASURES,
         others=OTHERS,
     )
+
+
+def template(name: str) -> Template:
+    """Return a template of this folder, with its filters; what it is given is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"number": number, "setting": setting, "lang": lang}
+    return environment.get_template(name)
 
 
 def _figures(run: Run) -> dict[str, Markup]:

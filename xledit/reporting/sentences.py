@@ -52,7 +52,7 @@ def overall(cells: Sequence[CellSummary]) -> list[str]:
         if found:
             counts = Counter(found)
             parts = ", ".join(f"in {counts[kind]} it {SHORT[kind]}" for kind in VERDICTS if counts[kind])
-            sentences.append(f"Net transfer of the {what}, over {_plural(len(found), 'pair')} of edited model and other language: {parts}.")
+            sentences.append(f"Net transfer of the {what}, over {plural(len(found), 'pair')} of edited model and other language: {parts}.")
     return sentences
 
 
@@ -67,7 +67,7 @@ def transfer(cells: Sequence[CellSummary]) -> list[str]:
 
 def _collapse(cell: CellSummary) -> str:
     return (
-        f"The model edited in {name(cell.edit)} has collapsed after {_plural(cell.checks[-1].num_facts, 'fact')}: "
+        f"The model edited in {name(cell.edit)} has collapsed after {plural(cell.checks[-1].num_facts, 'fact')}: "
         "it no longer reads plain text, and what it answers says nothing about transfer."
     )
 
@@ -145,7 +145,7 @@ def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
         a, b = (name(code) for code in pair.split("-"))
         sentences.append(
             f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {same} (mean of "
-            f"{_plural(len(rows), 'layer')}), that of different facts {different} with a standard deviation of {spread}: "
+            f"{plural(len(rows), 'layer')}), that of different facts {different} with a standard deviation of {spread}: "
             f"{_above([above_null(row) for row in rows])}{ceiling}. {_strength(rows)} A fact's nearest neighbour in the other language is "
             f"the fact itself in {_mean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
         )
@@ -163,7 +163,7 @@ def _strength(rows: Sequence[Likeness]) -> str:
     clear = sum(row.centred_same - row.centred_different > 2 * row.centred_same_error for row in rows)
     if clear == 0:
         return "In no layer is this more than two standard errors above the null: the languages share nothing here that the mean can show."
-    where = "In every layer" if clear == len(rows) else f"In {clear} of {_plural(len(rows), 'layer')}"
+    where = "In every layer" if clear == len(rows) else f"In {clear} of {plural(len(rows), 'layer')}"
     height = _mean([above_null(row) for row in rows])
     how_many = "few" if height >= 2 else "some" if height >= 1 else "many"
     return (
@@ -210,7 +210,7 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
     )
     return [
         f"Cosine of the {name(a)} and the {name(b)} update: {beside_nulls('cosine', 3)}. The same facts are closer than different ones in "
-        f"{higher} of {_plural(len(found), 'layer')}.",
+        f"{higher} of {plural(len(found), 'layer')}.",
         f"Overlap of the 5 % of input neurons that each changes most: {beside_nulls('neurons', 3)}. Chance is {chance:.3f}; with half of "
         f"the facts the languages overlap {share / chance:.1f} times as much.",
         f"Mean principal angle on the key side, in degrees: {beside_nulls('key_angle_mean', 0)}. Random directions: {key_angle:.0f}.",
@@ -258,7 +258,8 @@ def _number(value: float, decimals: int = 2) -> str:
     return f"{value:z.{decimals}f}".replace("-", "−")
 
 
-def _plural(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
+    """Return a number and what is counted, in the plural but for one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -69,7 +69,7 @@ def measured(estimate: Estimate | None, floor: Estimate | None = None) -> Measur
     """Return an estimate as floats."""
     if estimate is None:
         return Measured(NAN)
-    return Measured(_known(estimate.value), _known(estimate.low), _known(estimate.high), _known(floor.value) if floor is not None else NAN)
+    return Measured(known(estimate.value), known(estimate.low), known(estimate.high), known(floor.value) if floor is not None else NAN)
 
 
 def matrix(cells: Sequence[CellSummary]) -> list[MatrixRow]:
@@ -240,7 +240,8 @@ def _in_order(metrics: dict[str, Estimate]) -> list[str]:
     return [*(name for name in MEASURES if name in metrics), *(name for name in metrics if name not in MEASURES)]
 
 
-def _known(value: float | None) -> float:
+def known(value: float | None) -> float:
+    """Return a number, NaN where JSON had null."""
     return NAN if value is None else value
 
 

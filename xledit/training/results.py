@@ -1,5 +1,6 @@
 """What the stages of the second half conclude, in reports/tranyu: plain structs, no library of the extra ``training``."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -43,11 +44,14 @@ class LanguageTokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """The steps from one checkpoint to the next: tokens seen, mean loss in all and by language (nats), how many updates were skipped."""
+    """The steps from one checkpoint to the next: tokens seen, mean loss in all and by language (nats), how many updates were skipped.
+
+    A language that no step has read is not there. A loss that is not finite is null in JSON and comes back as None.
+    """
 
     tokens: int
-    loss: float
-    languages: dict[str, float]
+    loss: float | None
+    languages: Mapping[str, float | None]
     skipped: int
 
 

@@ -1,0 +1,191 @@
+"""The second half's results to one self-contained HTML page: what was trained, on what, and which facts the model recalls."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from markupsafe import Markup
+
+from xledit.reporting import figures, page, training_figures
+from xledit.reporting import training_tables as tables
+from xledit.reporting.sentences import plural
+from xledit.training.catalog import NATURAL, row
+from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
+
+TEMPLATE = "training.html.j2"
+
+
+class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a page is made of. ``settings`` are shown as they are; ``reference`` is the model whose tokenizer ours is set beside."""
+
+    name: str
+    seed: int
+    reference: str
+    settings: Mapping[str, object]
+    corpus: CorpusCounts
+    tokens: Mapping[str, LanguageTokens]
+    pretrained: Pretrained
+    recall: Sequence[CheckpointRecall]
+
+
+def render(run: TrainingRun) -> str:
+    """Return the page."""
+    return page.template(TEMPLATE).render(
+        run=run,
+        row=row,
+        natural=NATURAL,
+        stated=tables.STATED,
+        figures=_figures(run),
+        corpus=tables.corpus_rows(run.corpus),
+        mixture=tables.mixture_rows(run.pretrained),
+        fertility=tables.fertility_rows(run.tokens),
+        losses=tables.loss_rows(run.pretrained, run.tokens),
+        recalled=tables.recall_rows(run.recall[-1].recall),
+        about_corpus=about_corpus(run.corpus),
+        about_mixture=about_mixture(run.pretrained),
+        about_fertility=about_fertility(run.tokens),
+        about_losses=about_losses(run.pretrained, run.tokens),
+        about_recall=about_recall(run.recall[-1].recall),
+        crossing=crossing(run.recall[-1].recall),
+    )
+
+
+def _figures(run: TrainingRun) -> dict[str, Markup]:
+    """Return the page's figures by name. Their words are ours."""
+    found = {
+        "losses": (training_figures.losses(run.pretrained), "loss of each language by tokens seen; the table has the last numbers"),
+        "recall": (training_figures.recall(run.recall), "share of facts recalled by tokens seen; the table has the last numbers"),
+    }
+    return {name: Markup(figures.inline(svg, name, label)) for name, (svg, label) in found.items()}
+
+
+def about_corpus(counts: CorpusCounts) -> str:
+    """Return what became of the documents, and by which filter."""
+    rows = tables.corpus_rows(counts)
+    read, kept = sum(found.read for found in rows), sum(found.kept for found in rows)
+    reasons = dict.fromkeys(reason for found in rows for reason in found.dropped)
+    dropped = {reason: sum(found.dropped.get(reason, 0) for found in rows) for reason in reasons}
+    languages = sum(found.code in NATURAL for found in rows)
+    return (
+        f"Of {read:,} documents in {plural(languages, 'natural language')} and {len(rows) - languages} of programming, {kept:,} are kept, "
+        f"{sum(found.bytes or 0 for found in rows) / 1e6:.1f} MB of text; "
+        + (", ".join(f"{reason} dropped {number:,} ({number / read:.0%})" for reason, number in dropped.items()) or "no filter dropped any")
+        + "."
+    )
+
+
+def about_mixture(run: Pretrained) -> str:
+    """Return how far the shares that were read are from those of the corpus, and how often a token was read."""
+    rows = tables.mixture_rows(run)
+    moved = sum(abs(found.share_taken - found.share_available) for found in rows) / 2
+    least, most = (choose(rows, key=lambda found: found.available) for choose in (min, max))
+    rarely, often = (choose(rows, key=lambda found: found.epochs) for choose in (min, max))
+    changed = (
+        f"The mixture moves {moved:.0%} of the tokens from one language to another: {_name(most.code)}, of which there is most, has "
+        f"{most.share_taken:.1%} of what was read instead of {most.share_available:.1%}, {_name(least.code)}, of which there is least, "
+        f"{least.share_taken:.1%} instead of {least.share_available:.1%}."
+        if moved >= 0.005
+        else "The mixture changes nothing: the languages' shares are those of the corpus."
+    )
+    return (
+        f"{changed} What there is was read between {rarely.epochs:.1f} times ({_name(rarely.code)}) and {often.epochs:.1f} times "
+        f"({_name(often.code)})."
+    )
+
+
+def about_fertility(tokens: Mapping[str, LanguageTokens]) -> str:
+    """Return in how many natural languages our tokenizer needs more tokens than the reference's, and by how much."""
+    rows = [found for found in tables.fertility_rows(tokens) if found.code in NATURAL]
+    if not rows:
+        return "There is no natural language."
+    more = sum(found.ratio > 1 for found in rows)
+    least, most = (choose(rows, key=lambda found: found.ratio) for choose in (min, max))
+    return (
+        f"Ours needs more tokens than the reference for {_of(more, len(rows), 'natural language')}: from {least.ratio:.2f} times as many "
+        f"({_name(least.code)}) to {most.ratio:.2f} times ({_name(most.code)}), in the median "
+        f"{statistics.median(found.ratio for found in rows):.2f}."
+    )
+
+
+def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
+    """Return how far the loss fell, in how many languages, and where it ended per byte."""
+    first, last = (tables.known(stretch.loss) for stretch in (run.losses[0], run.losses[-1]))
+    if not math.isfinite(last):
+        return "The loss before the last checkpoint is not finite: the run has come to nothing."
+    if not last < first:
+        return f"The loss has not fallen ({first:.2f} nats per token at first, {last:.2f} at last): the model has learned nothing."
+    rows = tables.loss_rows(run, tokens)
+    fell = sum(found.last < found.first for found in rows)
+    sentence = (
+        f"The loss fell from {first:.2f} to {last:.2f} nats per token, and in {_of(fell, len(rows), 'language')} between the first and the "
+        "last checkpoint that has it."
+    )
+    known = [found for found in rows if math.isfinite(found.bits_per_byte)]
+    if not known:
+        return sentence
+    least, most = (choose(known, key=lambda found: found.bits_per_byte) for choose in (min, max))
+    return (
+        f"{sentence} Per byte, which languages can be compared by, {_name(least.code)} ends lowest with {least.bits_per_byte:.2f} bits, "
+        f"{_name(most.code)} highest with {most.bits_per_byte:.2f}."
+    )
+
+
+def about_recall(recall: Sequence[Recall]) -> list[str]:
+    """Return for wordings of the corpus and for others what is recalled, and where that is more than guessing gives."""
+    sentences = []
+    for seen, wording in ((True, "Asked in wordings of the corpus"), (False, "Asked in wordings that it lacks")):
+        shares = _means(recall, seen=seen)
+        if not shares:
+            continue
+        parts = ", ".join(f"{share:.0%} of facts stated {tables.STATED[status]}" for status, share in shares.items())
+        above = {status: _above(recall, status, seen=seen) for status in shares if status != "nowhere"}
+        told = [
+            f"stated {tables.STATED[status]} in {_of(len(better), num_compared, 'language')}"
+            for status, (better, num_compared) in above.items()
+            if num_compared
+        ]
+        beyond = f" Beyond what guessing gives for facts stated nowhere: {', '.join(told)}." if told else ""
+        sentences.append(f"{wording}, the mean of the languages recalls {parts}.{beyond}")
+    return sentences
+
+
+def crossing(recall: Sequence[Recall]) -> str:
+    """Return whether facts stated in another language only are known, asked in wordings of the corpus."""
+    better, num_compared = _above(recall, "elsewhere", seen=True)
+    if not num_compared:
+        return "No language has both facts stated in another language only and facts stated nowhere: whether facts cross cannot be told."
+    if not any(_above(recall, status, seen=True)[0] for status in tables.STATED):
+        return "No kind of fact is recalled more often than guessing gives: the model has learned nothing that could cross."
+    shares = _means(recall, seen=True)
+    against = f"{shares['elsewhere']:.0%} are recalled in the mean of the languages, of facts stated nowhere {shares['nowhere']:.0%}"
+    if not better:
+        return (
+            "Nothing shows that a fact crosses: facts stated in another language only are in no language recalled more often than guessing "
+            f"gives ({against})."
+        )
+    return (
+        f"Facts stated in another language only are known better than by guessing in {_of(len(better), num_compared, 'language')}, "
+        f"{', '.join(map(_name, better))} ({against})."
+    )
+
+
+def _means(recall: Sequence[Recall], *, seen: bool) -> dict[Status, float]:
+    """Return the mean share recalled by status, without those that no language has."""
+    shares: dict[Status, float] = {status: tables.over_languages(recall, status, seen=seen).value for status in tables.STATED}
+    return {status: share for status, share in shares.items() if not math.isnan(share)}
+
+
+def _above(recall: Sequence[Recall], status: Status, *, seen: bool) -> tuple[list[str], int]:
+    """Return the languages where the interval of facts of this status lies above that of facts stated nowhere, and how many have both."""
+    asked = [each for each in tables.recall_rows(recall) if each.language and each.seen == seen]
+    rows = [each for each in asked if {status, "nowhere"} <= each.found.keys()]
+    return [str(each.language) for each in rows if each.found[status].share.low > each.found["nowhere"].share.high], len(rows)
+
+
+def _of(number: int, total: int, noun: str) -> str:
+    return f"{number or 'none'} of {plural(total, noun)}"
+
+
+def _name(code: str) -> str:
+    return row(code).name

@@ -1,0 +1,63 @@
+"""A training run to SVG text: the loss by language and what is recalled, against tokens seen."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from xledit.reporting.figures import LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
+from xledit.reporting.tables import known
+from xledit.reporting.training_tables import STATED, over_languages
+from xledit.training.catalog import row
+from xledit.training.results import CheckpointRecall, Pretrained
+
+DASHES = ("-", "--", ":", "-.")
+# what colours and dashes can tell apart
+NAMED = len(SERIES) * len(DASHES)
+
+
+def losses(run: Pretrained) -> str:
+    """Return the loss (nats per token) of each language at each checkpoint. The languages of which most was read have a name."""
+    by_size = sorted(run.taken, key=lambda code: (-run.taken[code], code))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for number, code in enumerate(by_size):
+            found = [(stretch.tokens, known(stretch.languages[code])) for stretch in run.losses if code in stretch.languages]
+            tokens, values = zip(*found, strict=True) if found else ((), ())
+            if number < NAMED:
+                look = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number // len(SERIES)], "label": row(code).name}
+            else:
+                look = {"color": LINE, "zorder": 1, "label": "others" if number == NAMED else None}
+            axes.plot(tokens, values, linewidth=1.5, **look)
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.set_ylabel("loss, nats per token")
+        _against_tokens(axes)
+        figure.legend(loc="outside lower center", ncols=3, handlelength=2.2, columnspacing=1.2)
+        return to_svg(figure)
+
+
+def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str:
+    """Return the share of facts recalled at each checkpoint by where they are stated: mean, least and most of the languages."""
+    tokens = [checkpoint.tokens for checkpoint in checkpoints]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for (status, label), colour, marker in zip(STATED.items(), SERIES, MARKERS, strict=True):
+            found = [over_languages(checkpoint.recall, status, seen=seen) for checkpoint in checkpoints]
+            axes.fill_between(tokens, [each.low for each in found], [each.high for each in found], color=colour, alpha=0.15, linewidth=0)
+            axes.plot(tokens, [each.value for each in found], color=colour, marker=marker, markersize=5.5, linewidth=1.8, label=label)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_ylabel("share of facts recalled")
+        _against_tokens(axes)
+        figure.legend(loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2, title="stated")
+        return to_svg(figure)
+
+
+def _against_tokens(axes: Axes) -> None:
+    axes.set_xlabel("tokens seen")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.tick_params(length=0)

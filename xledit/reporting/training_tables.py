@@ -1,0 +1,206 @@
+"""A training run to rows: plain data for its page, its metrics file and the README."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from scipy import stats
+
+from xledit.evaluation.intervals import CONFIDENCE
+from xledit.reporting.tables import DECIMALS, NAN, Measured, known
+from xledit.training.catalog import PROGRAMMING, row
+from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
+
+STATED: dict[Status, str] = {
+    "everywhere": "in every language",
+    "here": "in this language only",
+    "elsewhere": "in another language only",
+    "nowhere": "nowhere",
+}
+
+
+class CorpusRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A language's documents: read, dropped by reason, and kept, with the UTF-8 bytes of those (None: not counted)."""
+
+    code: str
+    read: int
+    dropped: dict[str, int]
+    kept: int
+    bytes: int | None
+
+
+class MixtureRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A language's tokens: there were and were read, in all and as a share of all languages of the run.
+
+    ``epochs`` is how often each was read; ``paper`` is the share in the paper's corpus, of all 59 languages, NaN where it gives none.
+    """
+
+    code: str
+    available: int
+    taken: int
+    share_available: float
+    share_taken: float
+    epochs: float
+    paper: float
+
+
+class FertilityRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens per ``unit`` and per UTF-8 byte, of our tokenizer and of the reference; ``ratio`` is ours over the reference's.
+
+    Where no spaces separate words the unit is a character.
+    """
+
+    code: str
+    unit: Literal["word", "character"]
+    ours: float
+    reference: float
+    ours_per_byte: float
+    reference_per_byte: float
+    ratio: float
+
+
+class LossRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A language's loss (nats per token) up to the first and the last checkpoint before which it was read; NaN: not finite, or not read.
+
+    ``tokens`` is where that last one stood. ``bits_per_byte`` is the last loss over what a token holds, which languages can be
+    compared by.
+    """
+
+    code: str
+    first: float
+    last: float
+    tokens: int
+    bits_per_byte: float
+
+
+class Recalled(msgspec.Struct, frozen=True, kw_only=True):
+    """The share of ``num_facts`` that is recalled and its 95 % interval over facts; of a mean: the least and the most of the languages."""
+
+    share: Measured
+    num_facts: int
+
+
+class RecallRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recalled in one language (None: the mean of all) and kind of wording, by where facts are stated, if any are stated so."""
+
+    language: str | None
+    seen: bool
+    found: dict[Status, Recalled]
+
+
+def corpus_rows(counts: CorpusCounts) -> list[CorpusRow]:
+    """Return what was kept and dropped of each language, natural languages first."""
+    rows = []
+    for code in in_order(counts.languages):
+        steps = counts.languages[code]
+        dropped: dict[str, int] = {}
+        for step in steps:
+            for reason, number in step.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + number
+        kept = steps[-1].documents
+        rows.append(CorpusRow(code=code, read=kept + sum(dropped.values()), dropped=dropped, kept=kept, bytes=steps[-1].bytes))
+    return rows
+
+
+def mixture_rows(run: Pretrained) -> list[MixtureRow]:
+    """Return the mixture as it was read, natural languages first."""
+    available, taken = sum(run.available.values()), sum(run.taken.values())
+    return [
+        MixtureRow(
+            code=code,
+            available=run.available[code],
+            taken=run.taken.get(code, 0),
+            share_available=run.available[code] / available,
+            share_taken=run.taken.get(code, 0) / taken,
+            epochs=run.taken.get(code, 0) / run.available[code],
+            paper=_paper(code),
+        )
+        for code in in_order(run.available)
+    ]
+
+
+def _paper(code: str) -> float:
+    share = getattr(row(code), "share", None)  # of natural languages
+    return NAN if share is None else share / 100
+
+
+def fertility_rows(tokens: Mapping[str, LanguageTokens]) -> list[FertilityRow]:
+    """Return how finely both tokenizers cut each language, natural languages first."""
+    rows = []
+    for code in in_order(tokens):
+        ours, reference = tokens[code].fertility, tokens[code].reference
+        unit = "character" if row(code).writing == "unspaced" else "word"
+        rows.append(
+            FertilityRow(
+                code=code,
+                unit=unit,
+                ours=getattr(ours, f"per_{unit}"),
+                reference=getattr(reference, f"per_{unit}"),
+                ours_per_byte=ours.per_byte,
+                reference_per_byte=reference.per_byte,
+                ratio=ours.per_byte / reference.per_byte,
+            )
+        )
+    return rows
+
+
+def loss_rows(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> list[LossRow]:
+    """Return the loss of each language that was to be read, natural languages first."""
+    rows = []
+    for code in in_order(run.taken):
+        found = [(stretch.tokens, known(stretch.languages[code])) for stretch in run.losses if code in stretch.languages] or [(0, NAN)]
+        last = found[-1][1]
+        per_byte = tokens[code].fertility.per_byte if code in tokens else NAN
+        rows.append(LossRow(code=code, first=found[0][1], last=last, tokens=found[-1][0], bits_per_byte=last / math.log(2) * per_byte))
+    return rows
+
+
+def recall_rows(recall: Sequence[Recall]) -> list[RecallRow]:
+    """Return what one checkpoint recalls: the mean of the languages, then each of them, each in wordings of the corpus and in others."""
+    rows = [
+        RecallRow(
+            language=None,
+            seen=seen,
+            found={
+                status: Recalled(share=over_languages(recall, status, seen=seen), num_facts=sum(each.num_facts for each in some))
+                for status in STATED
+                if (some := [each for each in recall if (each.status, each.seen) == (status, seen)])
+            },
+        )
+        for seen in (True, False)
+    ]
+    for code in in_order({each.language for each in recall}):
+        for seen in (True, False):
+            by_status = {each.status: each for each in recall if (each.language, each.seen) == (code, seen)}
+            found = {status: Recalled(share=_share(each), num_facts=each.num_facts) for status, each in by_status.items()}
+            rows.append(RecallRow(language=code, seen=seen, found=found))
+    return rows
+
+
+def over_languages(recall: Sequence[Recall], status: Status, *, seen: bool) -> Measured:
+    """Return the mean over languages of the share recalled, with the least and the most; NaN without any language."""
+    shares = [each.share for each in recall if (each.status, each.seen) == (status, seen)]
+    return Measured(math.fsum(shares) / len(shares), min(shares), max(shares)) if shares else Measured(NAN)
+
+
+def _share(found: Recall) -> Measured:
+    """Return a share with Wilson's interval: a bootstrap of 0 of 13 facts would be sure of 0."""
+    interval = stats.binomtest(round(found.share * found.num_facts), found.num_facts).proportion_ci(CONFIDENCE, "wilson")
+    return Measured(found.share, interval.low, interval.high)
+
+
+def metrics_tree(run: Pretrained, checkpoints: Sequence[CheckpointRecall]) -> dict[str, dict[str, object]]:
+    """Return the few numbers of metrics.json: the last loss by language and in all, the last recall by language, status and wording."""
+    recalled: dict[str, dict[str, dict[str, float]]] = {}
+    for found in recall_rows(checkpoints[-1].recall):
+        for status, each in found.found.items():
+            by_wording = recalled.setdefault(found.language or "mean", {}).setdefault(status, {})
+            by_wording["seen" if found.seen else "unseen"] = round(each.share.value, DECIMALS)
+    losses = {each.code: round(each.last, DECIMALS) for each in loss_rows(run, {})}
+    return {"loss": {"all": round(known(run.losses[-1].loss), DECIMALS), **losses}, "recall": recalled}
+
+
+def in_order(codes: Iterable[str]) -> list[str]:
+    """Return language codes, those of natural languages first, then by themselves."""
+    return sorted(codes, key=lambda code: (code in PROGRAMMING, code))
