@@ -25,7 +25,10 @@ from xledit.training.results import Pretrained, Stretch
 
 
 class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``tranyu.architecture`` section of params.yaml, in transformers' names; what is not here is as in the paper."""
+    """The ``tranyu.architecture`` section of params.yaml, in transformers' names; what is not here is as in the paper.
+
+    ``initializer_range`` is the standard deviation of the first weights: 0.01 at the paper's width of 4,096, which is 0.64 over its root.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -33,6 +36,7 @@ class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     num_attention_heads: int
     context: int
     attention_dropout: float
+    initializer_range: float
 
 
 class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

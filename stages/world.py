@@ -5,6 +5,7 @@ languages they are edited in plain texts: of the corpus, for the second moment o
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +22,12 @@ from xledit.training.world import World, WorldParams
 class EmbeddedParams(WorldParams, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``tranyu.world`` section of params.yaml: the facts (``WorldParams``), and what else the corpus holds.
 
+    ``message_documents`` is how many documents of Django's messages each language has at most (20 messages each);
     ``code_bytes`` is how much source code of each programming language is taken at most. ``edit_languages`` are those that
     ``num_edits`` facts are made ready to be edited in.
     """
 
+    message_documents: int
     code_bytes: int
     edit_languages: tuple[str, ...]
     num_edits: int
@@ -39,7 +42,7 @@ def main(
     params = section("tranyu.world", EmbeddedParams)
     world = World(params, section("seed", int))
     for code in params.languages:
-        write_lines(out / f"{code}.jsonl", [*world.documents(code), *messages.documents(code)])
+        write_lines(out / f"{code}.jsonl", [*world.documents(code), *islice(messages.documents(code), params.message_documents)])
     for code in programs.FOUND_IN:
         documents = list(programs.documents(code, params.code_bytes))
         if documents:

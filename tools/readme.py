@@ -1,7 +1,8 @@
 """Write the README's tables from the results they show, or with ``--check`` fail when they differ.
 
 A table stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per method and edit (``cells``,
-``kinds``, ``groups``), the file of a study (``best``, ``collapse``), or the one that `make audit` writes (``audit``).
+``kinds``, ``groups``), the file of a study (``best``, ``collapse``), the one that `make audit` writes (``audit``), or one of
+reports/tranyu: pretrain.json (``mixture``), tokenizer.json (``fertility``), recall.json (``recall``).
 """
 
 import math
@@ -10,10 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xledit.reporting import studies
+from xledit.reporting import studies, training_tables
 from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
 from xledit.results import BenchmarkAudit, CellSummary
 from xledit.storage import read_json, write_bytes
+from xledit.training import catalog
+from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status
 
 README = Path("README.md")
 BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -111,6 +114,53 @@ def audit_table(path: Path) -> list[list[str]]:
     return [["", "xledit", "CLM-Bench"], *rows]
 
 
+def mixture_table(path: Path) -> list[list[str]]:
+    """Return the tokens of each language that there were and that were read, and the shares: the corpus's, the run's, the paper's."""
+    rows = [
+        [
+            catalog.row(found.code).name,
+            f"{found.available:,}",
+            f"{found.taken:,}",
+            f"{found.epochs:.1f}",
+            *(_percent(share) for share in (found.share_available, found.share_taken, found.paper)),
+        ]
+        for found in training_tables.mixture_rows(read_json(path, Pretrained))
+    ]
+    return [["language", "tokens there were", "read", "epochs", "% of the corpus", "% of what was read", "% in the paper"], *rows]
+
+
+def fertility_table(path: Path) -> list[list[str]]:
+    """Return how many tokens each natural language takes with our tokenizer and with the reference's."""
+    rows = [
+        [
+            found.code,
+            catalog.row(found.code).name,
+            f"{found.ours:.2f}{' per character' if found.unit == 'character' else ''}",
+            f"{found.reference:.2f}",
+        ]
+        for found in training_tables.fertility_rows(read_json(path, dict[str, LanguageTokens]))
+        if found.code in catalog.NATURAL
+    ]
+    return [["code", "language", "tokens per word, ours", "reference"], *rows]
+
+
+def recall_table(path: Path) -> list[list[str]]:
+    """Return what the last checkpoint recalls: per cent, the interval, how many facts; of the mean, the lowest and highest language."""
+    table = [["asked in", "wording", *(f"stated {where}" for where in training_tables.STATED.values())]]
+    for found in training_tables.recall_rows(read_json(path, list[CheckpointRecall])[-1].recall):
+        asked = catalog.row(found.language).name if found.language else "mean [lowest, highest]"
+        table.append([asked, "seen" if found.seen else "not seen", *(_recalled(found, status) for status in training_tables.STATED)])
+    return table
+
+
+def _recalled(found: training_tables.RecallRow, status: Status) -> str:
+    each = found.found.get(status)
+    if each is None:
+        return ""
+    share, low, high = (f"{100 * value:.0f}" for value in (each.share.value, each.share.low, each.share.high))
+    return f"{share} [{low}, {high}]" + f" of {each.num_facts}" * bool(found.language)
+
+
 TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "cells": cells_table,
     "kinds": kinds_table,
@@ -118,6 +168,9 @@ TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "audit": audit_table,
     "best": best_table,
     "collapse": collapse_table,
+    "mixture": mixture_table,
+    "fertility": fertility_table,
+    "recall": recall_table,
 }
 
 
@@ -142,6 +195,10 @@ def _shares(row: MatrixRow, names: Sequence[str]) -> list[str]:
 
 def _share(found: Measured | None) -> str:
     return "" if found is None or math.isnan(found.value) else f"{100 * found.value:.0f} ({100 * found.floor:.0f})"
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def _with_interval(found: Measured | None) -> str:

@@ -36,6 +36,7 @@ def render(run: TrainingRun) -> str:
         row=row,
         natural=NATURAL,
         stated=tables.STATED,
+        level=tables.LEVEL,
         figures=_figures(run),
         corpus=tables.corpus_rows(run.corpus),
         mixture=tables.mixture_rows(run.pretrained),
@@ -102,8 +103,8 @@ def about_fertility(tokens: Mapping[str, LanguageTokens]) -> str:
     more = sum(found.ratio > 1 for found in rows)
     least, most = (choose(rows, key=lambda found: found.ratio) for choose in (min, max))
     return (
-        f"Ours needs more tokens than the reference for {_of(more, len(rows), 'natural language')}: from {least.ratio:.2f} times as many "
-        f"({_name(least.code)}) to {most.ratio:.2f} times ({_name(most.code)}), in the median "
+        f"Our tokenizer needs more tokens than the reference for {_of(more, len(rows), 'natural language')}: from {least.ratio:.2f} times "
+        f"as many ({_name(least.code)}) to {most.ratio:.2f} times ({_name(most.code)}), in the median "
         f"{statistics.median(found.ratio for found in rows):.2f}."
     )
 
@@ -117,10 +118,7 @@ def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
         return f"The loss has not fallen ({first:.2f} nats per token at first, {last:.2f} at last): the model has learned nothing."
     rows = tables.loss_rows(run, tokens)
     fell = sum(found.last < found.first for found in rows)
-    sentence = (
-        f"The loss fell from {first:.2f} to {last:.2f} nats per token, and in {_of(fell, len(rows), 'language')} between the first and the "
-        "last checkpoint that has it."
-    )
+    sentence = f"The loss fell from {first:.2f} to {last:.2f} nats per token, and so it did in {_of(fell, len(rows), 'language')}."
     known = [found for found in rows if math.isfinite(found.bits_per_byte)]
     if not known:
         return sentence
@@ -135,38 +133,39 @@ def about_recall(recall: Sequence[Recall]) -> list[str]:
     """Return for wordings of the corpus and for others what is recalled, and where that is more than guessing gives."""
     sentences = []
     for seen, wording in ((True, "Asked in wordings of the corpus"), (False, "Asked in wordings that it lacks")):
-        shares = _means(recall, seen=seen)
-        if not shares:
-            continue
-        parts = ", ".join(f"{share:.0%} of facts stated {tables.STATED[status]}" for status, share in shares.items())
-        above = {status: _above(recall, status, seen=seen) for status in shares if status != "nowhere"}
-        told = [
-            f"stated {tables.STATED[status]} in {_of(len(better), num_compared, 'language')}"
-            for status, (better, num_compared) in above.items()
-            if num_compared
-        ]
-        beyond = f" Beyond what guessing gives for facts stated nowhere: {', '.join(told)}." if told else ""
-        sentences.append(f"{wording}, the mean of the languages recalls {parts}.{beyond}")
+        parts = []
+        for status, share in _means(recall, seen=seen).items():
+            better, num_compared = tables.above_guessing(recall, status, seen=seen)
+            clearly = f" ({len(better)} of {num_compared})" if num_compared and status != "nowhere" else ""
+            parts.append(f"{share:.0%} of facts stated {tables.STATED[status]}{clearly}")
+        if parts:
+            sentences.append(
+                f"{wording}, the model recalls in the mean of the languages {', '.join(parts)}. In brackets: in how many languages that is "
+                "clearly more often than guessing gives."
+            )
     return sentences
 
 
 def crossing(recall: Sequence[Recall]) -> str:
     """Return whether facts stated in another language only are known, asked in wordings of the corpus."""
-    better, num_compared = _above(recall, "elsewhere", seen=True)
+    better, num_compared = tables.above_guessing(recall, "elsewhere", seen=True)
     if not num_compared:
         return "No language has both facts stated in another language only and facts stated nowhere: whether facts cross cannot be told."
-    if not any(_above(recall, status, seen=True)[0] for status in tables.STATED):
-        return "No kind of fact is recalled more often than guessing gives: the model has learned nothing that could cross."
+    if not any(tables.above_guessing(recall, status, seen=True)[0] for status in tables.STATED):
+        return (
+            "No kind of fact is recalled clearly more often than guessing gives: the model has learned nothing that could cross, as far as "
+            "so few facts tell."
+        )
     shares = _means(recall, seen=True)
     against = f"{shares['elsewhere']:.0%} are recalled in the mean of the languages, of facts stated nowhere {shares['nowhere']:.0%}"
     if not better:
         return (
-            "Nothing shows that a fact crosses: facts stated in another language only are in no language recalled more often than guessing "
-            f"gives ({against})."
+            "Nothing shows that a fact crosses: facts stated in another language only are in no language recalled clearly more often than "
+            f"guessing gives ({against})."
         )
     return (
-        f"Facts stated in another language only are known better than by guessing in {_of(len(better), num_compared, 'language')}, "
-        f"{', '.join(map(_name, better))} ({against})."
+        "Facts stated in another language only are recalled clearly more often than guessing gives in "
+        f"{_of(len(better), num_compared, 'language')}, {', '.join(map(_name, better))} ({against})."
     )
 
 
@@ -174,13 +173,6 @@ def _means(recall: Sequence[Recall], *, seen: bool) -> dict[Status, float]:
     """Return the mean share recalled by status, without those that no language has."""
     shares: dict[Status, float] = {status: tables.over_languages(recall, status, seen=seen).value for status in tables.STATED}
     return {status: share for status, share in shares.items() if not math.isnan(share)}
-
-
-def _above(recall: Sequence[Recall], status: Status, *, seen: bool) -> tuple[list[str], int]:
-    """Return the languages where the interval of facts of this status lies above that of facts stated nowhere, and how many have both."""
-    asked = [each for each in tables.recall_rows(recall) if each.language and each.seen == seen]
-    rows = [each for each in asked if {status, "nowhere"} <= each.found.keys()]
-    return [str(each.language) for each in rows if each.found[status].share.low > each.found["nowhere"].share.high], len(rows)
 
 
 def _of(number: int, total: int, noun: str) -> str:

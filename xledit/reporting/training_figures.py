@@ -1,6 +1,7 @@
 """A training run to SVG text: the loss by language and what is recalled, against tokens seen."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,6 +18,9 @@ DASHES = ("-", "--", ":", "-.")
 # what colours and dashes can tell apart
 NAMED = len(SERIES) * len(DASHES)
 
+# of the axis, between lines that would hide each other
+SHIFT = 0.008
+
 
 def losses(run: Pretrained) -> str:
     """Return the loss (nats per token) of each language at each checkpoint. The languages of which most was read have a name."""
@@ -28,7 +32,11 @@ def losses(run: Pretrained) -> str:
             found = [(stretch.tokens, known(stretch.languages[code])) for stretch in run.losses if code in stretch.languages]
             tokens, values = zip(*found, strict=True) if found else ((), ())
             if number < NAMED:
-                look = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number // len(SERIES)], "label": row(code).name}
+                look: dict[str, Any] = {
+                    "color": SERIES[number % len(SERIES)],
+                    "linestyle": DASHES[number // len(SERIES)],
+                    "label": row(code).name,
+                }
             else:
                 look = {"color": LINE, "zorder": 1, "label": "others" if number == NAMED else None}
             axes.plot(tokens, values, linewidth=1.5, **look)
@@ -46,11 +54,12 @@ def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
         axes = figure.subplots()
-        for (status, label), colour, marker in zip(STATED.items(), SERIES, MARKERS, strict=True):
+        for place, ((status, label), colour, marker) in enumerate(zip(STATED.items(), SERIES, MARKERS, strict=True)):
             found = [over_languages(checkpoint.recall, status, seen=seen) for checkpoint in checkpoints]
-            axes.fill_between(tokens, [each.low for each in found], [each.high for each in found], color=colour, alpha=0.15, linewidth=0)
-            axes.plot(tokens, [each.value for each in found], color=colour, marker=marker, markersize=5.5, linewidth=1.8, label=label)
-        axes.set_ylim(-0.02, 1.02)
+            beside = [number + SHIFT * (place - 1.5) * tokens[-1] for number in tokens]
+            axes.vlines(beside, [each.low for each in found], [each.high for each in found], color=colour, linewidth=1.2, alpha=0.7)
+            axes.plot(beside, [each.value for each in found], color=colour, marker=marker, markersize=5, linewidth=1.6, label=label)
+        axes.set_ylim(bottom=0)
         axes.set_ylabel("share of facts recalled")
         _against_tokens(axes)
         figure.legend(loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2, title="stated")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from scipy import stats
@@ -18,6 +18,8 @@ STATED: dict[Status, str] = {
     "elsewhere": "in another language only",
     "nowhere": "nowhere",
 }
+# of 3 statuses in 8 languages, at 5 % one would seem known by chance
+LEVEL = 0.01
 
 
 class CorpusRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,8 +174,8 @@ def recall_rows(recall: Sequence[Recall]) -> list[RecallRow]:
     ]
     for code in in_order({each.language for each in recall}):
         for seen in (True, False):
-            by_status = {each.status: each for each in recall if (each.language, each.seen) == (code, seen)}
-            found = {status: Recalled(share=_share(each), num_facts=each.num_facts) for status, each in by_status.items()}
+            some = [each for each in recall if (each.language, each.seen) == (code, seen)]
+            found: dict[Status, Recalled] = {each.status: Recalled(share=_share(each), num_facts=each.num_facts) for each in some}
             rows.append(RecallRow(language=code, seen=seen, found=found))
     return rows
 
@@ -186,11 +188,31 @@ def over_languages(recall: Sequence[Recall], status: Status, *, seen: bool) -> M
 
 def _share(found: Recall) -> Measured:
     """Return a share with Wilson's interval: a bootstrap of 0 of 13 facts would be sure of 0."""
-    interval = stats.binomtest(round(found.share * found.num_facts), found.num_facts).proportion_ci(CONFIDENCE, "wilson")
+    recalled, _ = _counts(found)
+    interval = stats.binomtest(recalled, found.num_facts).proportion_ci(CONFIDENCE, "wilson")
     return Measured(found.share, interval.low, interval.high)
 
 
-def metrics_tree(run: Pretrained, checkpoints: Sequence[CheckpointRecall]) -> dict[str, dict[str, object]]:
+def above_guessing(recall: Sequence[Recall], status: Status, *, seen: bool) -> tuple[list[str], int]:
+    """Return the languages that recall facts of this status clearly more often than facts stated nowhere, and how many have both.
+
+    Clearly: a one-sided Fisher's exact test at ``LEVEL``, in each language by itself.
+    """
+    found = {(each.language, each.status): _counts(each) for each in recall if each.seen == seen}
+    both = [code for code, other in found if other == status and (code, "nowhere") in found]
+    tests: dict[str, Any] = {
+        code: stats.fisher_exact([found[code, status], found[code, "nowhere"]], alternative="greater") for code in both
+    }
+    return in_order(code for code, test in tests.items() if test.pvalue < LEVEL), len(both)
+
+
+def _counts(found: Recall) -> tuple[int, int]:
+    """Return how many facts are recalled and how many are not."""
+    recalled = round(found.share * found.num_facts)
+    return recalled, found.num_facts - recalled
+
+
+def metrics_tree(run: Pretrained, checkpoints: Sequence[CheckpointRecall]) -> dict[str, object]:
     """Return the few numbers of metrics.json: the last loss by language and in all, the last recall by language, status and wording."""
     recalled: dict[str, dict[str, dict[str, float]]] = {}
     for found in recall_rows(checkpoints[-1].recall):

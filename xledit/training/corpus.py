@@ -127,6 +127,7 @@ class Dataset(_Source, frozen=True, kw_only=True, tag="datasets"):
 
     name: str
     config: str | None = None
+    data_dir: str | None = None
     split: str = "train"
     revision: str | None = None
     streaming: bool = False
@@ -141,7 +142,7 @@ class Dataset(_Source, frozen=True, kw_only=True, tag="datasets"):
 
     def reader(self, _listing: Path) -> BaseReader:
         """Return datatrove's reader."""
-        options = {"name": self.config, "split": self.split, "revision": self.revision}
+        options = {"name": self.config, "data_dir": self.data_dir, "split": self.split, "revision": self.revision}
         adapter = functools.partial(_parse, url_key=self.url_key)
         return _Rows(self.name, options, self.streaming, adapter=adapter, text_key=self.text_key, id_key=self.id_key)
 

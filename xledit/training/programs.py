@@ -7,6 +7,8 @@ from pathlib import Path
 
 from xledit.training.catalog import PROGRAMMING
 
+# bytes of a file: longer ones would fill many windows in a row
+LONGEST = 8_000
 # programming language -> folders to look in: Python's own, or a package's
 FOUND_IN = {
     "python": (sysconfig.get_path("stdlib"),),
@@ -29,7 +31,7 @@ def documents(code: str, num_bytes: int) -> Iterator[dict]:
                 text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
                 continue
-            if not text.strip():
+            if not text.strip() or len(text.encode()) > LONGEST:
                 continue
             left -= len(text.encode())
             if left < 0:

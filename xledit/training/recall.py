@@ -26,10 +26,11 @@ def recall(tokenizer: PreTrainedTokenizerBase, probes: Sequence[FactProbe], ask:
 def answer_row(tokenizer: PreTrainedTokenizerBase, probe: FactProbe) -> AnswerRow:
     """Return the sentence cut into prompt and object, tokenised as running text: a token that holds the object's beginning is its own.
 
-    As in training, nothing stands before a text.
+    As in training, nothing stands before a text; where no token is left of the prompt, the end of another text stands in for it.
     """
     encoded = tokenizer(probe.text, add_special_tokens=False, return_offsets_mapping=True)
     tokens = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
     prompt = tuple(token for token, (_start, stop) in tokens if stop <= probe.start)
     answer = tuple(token for token, (start, stop) in tokens if stop > probe.start and start < probe.end)
-    return teacher_forced(prompt, answer)
+    assert tokenizer.eos_token_id is not None
+    return teacher_forced(prompt or (tokenizer.eos_token_id,), answer)

@@ -1,0 +1,96 @@
+"""Costs worked out beforehand are those of the model itself; the sizes that we ship fit params.yaml and the devices they are meant for."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import ROOT
+from tools import size
+from xledit.models.fuxitranyu import FuxiTranyuConfig
+from xledit.params import section
+from xledit.training.corpus import CorpusParams
+from xledit.training.costs import Architecture, Device, costs
+from xledit.training.mixture import Mixture
+from xledit.training.pretrain import PretrainParams, flops_per_token, rows_per_step
+
+SIZES = sorted(path.stem for path in (ROOT / size.SIZES).glob("*.yaml"))
+SMALL = Architecture(vocabulary=700, hidden_size=32, intermediate_size=48, num_hidden_layers=3, context=64)
+DEVICE = Device(name="x", peak_flops=1e12, share_of_peak=0.5, memory=1e9, number=4)
+PAPER = Architecture(vocabulary=250_680, hidden_size=4096, intermediate_size=16_384, num_hidden_layers=30, context=4096)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "settings", tmp_path / "settings")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("architecture", [SMALL, PAPER])
+def test_parameters_and_operations_are_the_models_own(architecture: Architecture) -> None:
+    a = architecture
+    config = FuxiTranyuConfig(
+        vocab_size=a.vocabulary,
+        hidden_size=a.hidden_size,
+        intermediate_size=a.intermediate_size,
+        num_hidden_layers=a.num_hidden_layers,
+        num_attention_heads=4,
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert a.num_parameters == model.num_parameters()
+    assert a.flops_per_token == flops_per_token(model, a.context)
+
+
+def test_the_paper_s_run_is_of_the_size_that_it_says() -> None:
+    assert PAPER.num_parameters == 8_094_724_096
+    found = costs(PAPER, DEVICE, 606 * 10**9, 1)
+    assert found.total_flops == pytest.approx(6 * 8.095e9 * 606e9, rel=0.02)
+
+
+def test_costs_follow_the_formulas() -> None:
+    found = costs(SMALL, DEVICE, 10**6, 2)
+    assert found.tokens_per_second == 4 * 1e12 * 0.5 / SMALL.flops_per_token
+    assert found.days * 86_400 * found.tokens_per_second == pytest.approx(10**6)
+    assert found.state_bytes == 16 * SMALL.num_parameters / 4 + 2 * 700 * 32
+    assert found.activation_bytes == 2 * 2 * 64 * (32 * 4 + 14 * 32 + 2 * 48)
+    assert found.logit_bytes == 8 * 2 * 64 * 700
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_fits_the_settings_and_its_devices(name: str, project: Path) -> None:
+    from stages.corpus import Sources
+    from stages.pretrain import ArchitectureParams, RunParams
+
+    size.main(name)
+    run, params = section("tranyu.run", RunParams), section("tranyu.pretrain", PretrainParams)
+    architecture = section("tranyu.architecture", ArchitectureParams)
+    section("tranyu.corpus", CorpusParams)
+    mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
+    sources = section("tranyu.sources", Sources)
+    assert [row.language for row in sources.rows] == list(run.languages)
+    assert len(run.languages) == 43 + 16
+    assert sum(mixture.tokens_per_language(dict.fromkeys(run.languages, run.tokens), run.tokens).values()) == run.tokens
+    assert len(rows_per_step(run.tokens // architecture.context, architecture.context, params)) > params.checkpoints
+    device = size.read_size(name).device
+    assert run.peak_flops == device.peak_flops
+    assert params.batch_tokens % (architecture.context * params.micro_batch * device.number) == 0
+    found = size.costs_of(size.read_size(name), size.read_params())
+    assert found.state_bytes + found.activation_bytes + found.logit_bytes < 0.8 * device.memory
+
+
+def test_the_8b_size_is_the_papers(project: Path) -> None:
+    size.main("8b")
+    assert size.architecture_of(size.read_params()) == PAPER
+
+
+def test_an_unknown_size_lists_the_known_ones_and_a_faulty_one_is_named(project: Path) -> None:
+    with pytest.raises(ValueError, match=r"settings/tranyu/huge\.yaml: no such size; known: 8b, small"):
+        size.read_size("huge")
+    (project / size.SIZES / "huge.yaml").write_text("what: x\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"settings/tranyu/huge\.yaml: .*device"):
+        size.read_size("huge")
