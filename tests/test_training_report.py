@@ -113,6 +113,12 @@ def page(**changed: object) -> str:
     return training.render(training.TrainingRun(**plain | {"pretrained": PRETRAINED, "recall": RECALL} | changed))  # pyright: ignore[reportArgumentType]
 
 
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The page of these results."""
+    return page()
+
+
 def rows_of(text: str, table: str) -> dict[str, list[str]]:
     """Return the cells of a table by its row heads, as text."""
     part = text[text.index(f'aria-label="{table}"') :]
@@ -151,8 +157,8 @@ def test_the_corpus_is_told_by_language_and_filter() -> None:
     assert "no filter dropped any" in training.about_corpus(CorpusCounts(languages={"en": counts()}))
 
 
-def test_the_mixture_is_the_one_that_was_read() -> None:
-    assert rows_of(page(), "Mixture") == {
+def test_the_mixture_is_the_one_that_was_read(text: str) -> None:
+    assert rows_of(text, "Mixture") == {
         "English en": ["1,000", "4,000", "4.0", "10.0 %", "40.0 %", "28.8 %"],
         "Chinese zh": ["1,000", "2,000", "2.0", "10.0 %", "20.0 %", "10.4 %"],
         "Python": ["8,000", "4,000", "0.5", "80.0 %", "40.0 %", "—"],
@@ -170,8 +176,8 @@ def test_a_language_that_the_mixture_leaves_out_has_no_tokens_read() -> None:
     assert rows_of(page(pretrained=without), "Mixture")["Python"][1:3] == ["0", "0.0"]
 
 
-def test_fertility_is_per_word_and_per_character_where_no_spaces_separate_words() -> None:
-    assert rows_of(page(), "Fertility") == {
+def test_fertility_is_per_word_and_per_character_where_no_spaces_separate_words(text: str) -> None:
+    assert rows_of(text, "Fertility") == {
         "English en": ["1.75", "0.88", "", "", "0.375", "0.188", "2.00"],
         "Chinese zh": ["", "", "0.75", "0.38", "0.250", "0.125", "2.00"],
         "Python": ["3.50", "1.75", "", "", "0.500", "0.250", "2.00"],
@@ -182,14 +188,14 @@ def test_fertility_is_per_word_and_per_character_where_no_spaces_separate_words(
     assert "for none of 2 natural languages: from 0.50 times" in training.about_fertility(swapped)
 
 
-def test_the_last_loss_of_a_language_is_from_when_it_was_last_read() -> None:
-    found = rows_of(page(), "Loss by language")
+def test_the_last_loss_of_a_language_is_from_when_it_was_last_read(text: str) -> None:
+    found = rows_of(text, "Loss by language")
     assert found["Python"] == ["9.30", "4.50", "3.246", "5,000"]  # 4.5 / ln 2 * 0.5
     assert found["Chinese zh"] == ["9.10", "2.50", "0.902", "10,000"]
     said = training.about_losses(PRETRAINED, TOKENS)
     assert "fell from 9.00 to 3.00 nats per token, and so it did in 3 of 3 languages" in said
     assert "Chinese ends lowest with 0.90 bits, Python highest with 3.25" in said
-    assert "3 updates skipped" in page()
+    assert "3 updates skipped" in text
 
 
 def test_a_loss_that_is_not_finite_survives_json_and_is_a_dash(reports: Path) -> None:
@@ -211,8 +217,8 @@ def test_a_loss_that_does_not_fall_is_said_to_teach_nothing() -> None:
     )
 
 
-def test_recall_stands_beside_its_interval_and_number_of_facts() -> None:
-    found = rows_of(page(), "Recall")
+def test_recall_stands_beside_its_interval_and_number_of_facts(text: str) -> None:
+    found = rows_of(text, "Recall")
     assert list(found) == ["mean", "English en", "Chinese zh"]
     # Wilson's interval of 4 in 40, worked out by hand: (4 + z²/2 ± z sqrt(4 * 36 / 40 + z²/4)) / (40 + z²) with z = 1.96
     assert found["English en"][:5] == ["seen", "0.90 0.77 to 0.96 40 facts", "0.80 0.58 to 0.92 20 facts", "0.75 0.60 to 0.86 40 facts", "0.10 0.04 to 0.23 40 facts"]  # fmt: skip  # noqa: E501

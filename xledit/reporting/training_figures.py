@@ -19,7 +19,7 @@ DASHES = ("-", "--", ":", "-.")
 NAMED = len(SERIES) * len(DASHES)
 
 # of the axis, between lines that would hide each other
-SHIFT = 0.008
+SHIFT = 0.012
 
 
 def losses(run: Pretrained) -> str:
@@ -58,7 +58,9 @@ def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str
             found = [over_languages(checkpoint.recall, status, seen=seen) for checkpoint in checkpoints]
             beside = [number + SHIFT * (place - 1.5) * tokens[-1] for number in tokens]
             axes.vlines(beside, [each.low for each in found], [each.high for each in found], color=colour, linewidth=1.2, alpha=0.7)
-            axes.plot(beside, [each.value for each in found], color=colour, marker=marker, markersize=5, linewidth=1.6, label=label)
+            axes.plot(
+                beside, [each.value for each in found], color=colour, marker=marker, markersize=5, linewidth=1.6, label=label, clip_on=False
+            )
         axes.set_ylim(bottom=0)
         axes.set_ylabel("share of facts recalled")
         _against_tokens(axes)
