@@ -411,7 +411,7 @@ def test_only_the_first_batch_needs_saved_vectors(model: PreTrainedModel) -> Non
     editor = editor_of(model, MEMIT, combination("zh", ("zh", "en")), vectors=few)
     (_, _, first), (_, _, _second) = run(model, editor, 2).stored
     assert all(torch.equal(first.met[layer].targets, few["zh"].targets[layer]) for layer in LAYERS)
-    with pytest.raises(ValueError, match=rf"the first batch has {NUM_FACTS} facts, and only 2 have vectors; raise grid\.vectors"):
+    with pytest.raises(ValueError, match=rf"the first batch has {NUM_FACTS} facts, only 2 have vectors; raise grid\.vectors"):
         run(model, editor)
 
 

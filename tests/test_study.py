@@ -207,7 +207,11 @@ def test_changed_new_and_deleted_files_come_along_and_ignored_ones_do_not(tmp_pa
     (project.root / "deleted").unlink()
     monkeypatch.chdir(project.root)
     assert sorted(study.bring(clone.root)) == ["changed", "deleted", "new/file", "staged"]
-    found = {path.relative_to(clone.root).as_posix(): path.read_text() for path in clone.root.rglob("*") if ".git/" not in str(path) and path.is_file()}
+    found = {
+        path.relative_to(clone.root).as_posix(): path.read_text()
+        for path in clone.root.rglob("*")
+        if ".git/" not in str(path) and path.is_file()
+    }
     assert found == {".gitignore": "ignored", "kept": "1", "changed": "2", "staged": "2", "new/file": "2"}
 
 

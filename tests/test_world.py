@@ -176,3 +176,8 @@ def test_no_pattern_stands_twice_in_a_language() -> None:
     for path in WORDINGS.glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as file:
             assert max(Counter(row["text"] for row in csv.DictReader(file)).values()) == 1, path
+
+
+def test_more_edits_than_there_are_facts_for_are_refused(world: World) -> None:
+    with pytest.raises(ValueError, match=r"num_edits is 1000, but only \d+ facts are stated everywhere .*; ask for fewer"):
+        world.edits(("zh", "en"), 1000)

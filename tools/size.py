@@ -65,7 +65,7 @@ def rows(size: Size, params: dict[str, Any]) -> list[list[str]]:
         ["GB of activations per device", f"{found.activation_bytes / 1e9:.1f}"],
         ["GB of logits per device", f"{found.logit_bytes / 1e9:.1f}"],
         ["GB of memory per device", f"{size.device.memory / 1e9:.0f}"],
-        ["tokens per second, all devices", f"{found.tokens_per_second:,.0f} at {size.device.share_of_peak:.0%} of the stated peak (assumed)"],
+        ["tokens per second, all devices", f"{found.tokens_per_second:,.0f}, assumed: {size.device.share_of_peak:.0%} of peak"],
         ["days", f"{found.days:.1f}"],
     ]
 

@@ -59,6 +59,8 @@ def main(
     grid = _read_yaml(clone / "params.yaml")["grid"]
     cells = [f"{method}-{edit}" for method, edit in itertools.product(grid["methods"], grid["edits"])]
     cells = [cell for cell in cells if cell not in plan.skip]
+    # what a trained model was made of must be there: DVC would run stages again that write reports
+    _dvc(clone, "checkout", "--quiet", "--allow-missing", "--with-deps", "model")
     # geometry compares each language with all together, which a study need not have
     _dvc(clone, "repro", *(f"summarise@{cell}" for cell in cells), timings=timings)
     earlier = read_json(RESULTS / f"{name}.json", Study).timings if (RESULTS / f"{name}.json").exists() else {}

@@ -252,8 +252,17 @@ class World:
 
         The prompt is the first wording up to its object, the paraphrase one that is not in the corpus; locality asks
         another subject, whose own object is neither. ``codes`` have a row in ``xledit/languages.py``.
+
+        Raises ValueError when there are fewer than ``number``.
         """
         known = [fact for fact in self.facts.values() if len(self.stated_in[fact.fact_id]) > 1]
+        objects = {relation: {fact.object for fact in known if fact.relation == relation} for relation in self._params.relations}
+        known = [fact for fact in known if len(objects[fact.relation]) > 2]
+        if len(known) < number:
+            raise ValueError(
+                f"num_edits is {number}, but only {len(known)} facts are stated everywhere and have a new object and a neighbour with a third "
+                f"in their relation; ask for fewer, or raise relations or everywhere"
+            )
         known.sort(key=lambda fact: _share(f"{self._seed}/edit/{fact.fact_id}"))
         return [
             FactRecords(

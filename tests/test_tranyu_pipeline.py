@@ -1,0 +1,175 @@
+"""The second half as DVC runs it, at a tiny size: cached, deterministic, taken up after a kill, and its model edited by the first half."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import TINY, Project, environment, new_project, read_json, remove_results, set_params
+from tests.tiny import save_tiny
+from xledit.results import CellSummary
+from xledit.results import Study as StudyResult
+from xledit.storage import read_json as read_struct
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tranyu_project")]
+PIPELINE = "tranyu/dvc.yaml"
+CHECKPOINTS = 5
+TINY_TRANYU = {
+    "runtime.threads": 1,
+    "tranyu.world.languages": ["zh", "en", "ky"],
+    "tranyu.world.apart": ["zh", "en"],
+    "tranyu.world.relations": {"currency": 12, "language": 12, "city": 16, "script": 6, "country_code": 12, "currency_code": 12},
+    "tranyu.world.variants": 2,
+    "tranyu.world.message_documents": 1,
+    "tranyu.world.code_bytes": 20_000,
+    "tranyu.world.num_edits": 8,
+    "tranyu.tokenizer": {"vocabulary": 600, "characters": 20_000},
+    "tranyu.mixture": {"type": "temperature", "temperature": 3.0},
+    "tranyu.architecture": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "context": 64,
+        "attention_dropout": 0.1,
+        "initializer_range": 0.1,
+    },
+    "tranyu.run": {"name": "tiny", "languages": ["zh", "en", "python"], "tokens": 16_000, "peak_flops": None},
+    "tranyu.pretrain.batch_tokens": 256,
+    "tranyu.pretrain.late_batch_tokens": 512,
+    "tranyu.pretrain.late_from_tokens": 6_000,
+    "tranyu.pretrain.micro_batch": 4,
+    "tranyu.pretrain.warmup_steps": 2,
+    "tranyu.pretrain.checkpoints": CHECKPOINTS,
+    "tranyu.pretrain.save_steps": 4,
+    "tranyu.recall.every": 2,
+}
+EDITS = f"""\
+what: Facts of a tiny model
+params:
+  model.name: artifacts/tranyu/tiny/checkpoint-{CHECKPOINTS}
+  model.files: artifacts/tranyu/tiny/checkpoint-{CHECKPOINTS}
+  data.source: records
+  data.path: artifacts/tranyu/edits.json
+  data.demonstrations: 0
+  covariance.corpus: {{zh: artifacts/tranyu/texts/zh.txt, en: artifacts/tranyu/texts/en.txt}}
+  watch.text: {{zh: artifacts/tranyu/texts/heldout/zh.txt, en: artifacts/tranyu/texts/heldout/en.txt}}
+  edit.num_facts: 6
+  edit.layers: [0, 1]
+  grid.methods: [memit]
+  grid.edits: [zh, en]
+  grid.rewordings: 0
+  summary.examples: 0
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of this project whose second half has run at a tiny size, all committed; leave it as you found it."""
+    scratch = tmp_path_factory.mktemp("tranyu")
+    model = save_tiny(scratch / "model")
+    project = new_project(scratch / "project", environment(scratch))
+    remove_results(project.root)
+    (project.root / "tranyu/dvc.lock").unlink(missing_ok=True)
+    first_half = {
+        name: value for name, value in TINY.items() if name not in {"grid.methods", "grid.rewordings", "edit.num_facts", "edit.layers"}
+    }
+    set_params(project.root, first_half | TINY_TRANYU | {"tranyu.reference": {"name": str(model), "files": str(model)}})
+    project.commit("The project")
+    project.dvc("repro", PIPELINE)
+    project.commit("Its model")
+    return project
+
+
+def names(stages: set[str]) -> set[str]:
+    return {stage.removeprefix(f"{PIPELINE}:") for stage in stages}
+
+
+def test_a_second_run_does_nothing_and_nothing_is_left_to_do(trained: Project) -> None:
+    assert "Running stage" not in trained.dvc("repro", PIPELINE)
+    assert not (trained.root / "artifacts/tranyu/work/pretrain").exists()
+    assert trained.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_checkpoints_are_numbered_and_know_their_tokens(trained: Project) -> None:
+    folders = [trained.root / f"artifacts/tranyu/tiny/checkpoint-{number}" for number in range(1, CHECKPOINTS + 1)]
+    marks = [read_json(folder / "checkpoint.json") for folder in folders]
+    assert [mark["number"] for mark in marks] == list(range(1, CHECKPOINTS + 1))
+    tokens = [mark["tokens"] for mark in marks]
+    assert tokens == sorted(set(tokens))
+    losses = read_json(trained.root / "reports/tranyu/pretrain.json")["losses"]
+    assert [stretch["tokens"] for stretch in losses] == tokens
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    assert all({"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in folder.iterdir()} for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("tranyu.recall.every", 1, {"recall", "report"}),
+        ("tranyu.mixture", {"type": "temperature", "temperature": 1.0}, {"pretrain", "recall", "report"}),
+        ("tranyu.tokenizer.vocabulary", 500, {"tokenizer", "pretrain", "recall", "report"}),
+        ("tranyu.world.variants", 3, {"world", "corpus", "tokenizer", "pretrain", "recall", "report"}),
+        ("vectors.steps", 4, set()),
+    ],
+)
+def test_a_setting_reruns_what_depends_on_it(trained: Project, key: str, value: object, stages: set[str]) -> None:
+    with trained.param(key, value):
+        found = names(trained.would_run("--force-downstream", PIPELINE))
+    assert found == stages
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("xledit/training/mixture.py", {"pretrain"}),
+        ("xledit/training/corpus.py", {"corpus"}),
+        ("xledit/editing/solvers.py", set()),
+        ("xledit/reporting/training.py", {"report"}),
+    ],
+)
+def test_code_reruns_the_stages_that_import_it(trained: Project, file: str, stages: set[str]) -> None:
+    with trained.put_back(file) as path:
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        assert names(trained.would_run(PIPELINE)) == stages
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(trained: Project, tmp_path: Path) -> None:
+    project = trained.copy(tmp_path / "project")
+    lock = (project.root / "tranyu/dvc.lock").read_bytes()
+    command = ["dvc", "repro", "--force", "--single-item", f"{PIPELINE}:pretrain"]
+    work = project.root / "artifacts/tranyu/work/pretrain"
+    running = subprocess.Popen(
+        command, cwd=project.root, env=project.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while not list(work.glob("*/checkpoint-*/checkpoint.json")):
+            assert running.poll() is None, "it ended before it was killed"
+            time.sleep(0.05)
+    finally:
+        for process in [*psutil.Process(running.pid).children(recursive=True), psutil.Process(running.pid)]:
+            process.send_signal(signal.SIGKILL)
+        running.wait()
+    assert not list((project.root / "artifacts/tranyu").glob("tiny/checkpoint-*")), "what is not whole is not there"
+    project.run("rm", "-rf", ".dvc/tmp/rwlock")
+    project.run(*command)
+    assert (project.root / "tranyu/dvc.lock").read_bytes() == lock
+
+
+def test_the_first_half_edits_the_last_checkpoint_of_an_uncommitted_run(trained: Project, tmp_path: Path) -> None:
+    project = trained.copy(tmp_path / "project")
+    (project.root / "studies/edits.yaml").write_text(EDITS, encoding="utf-8")
+    # as where another machine's floats have given another model than the committed one
+    project.run("git", "rm", "--quiet", "--cached", "tranyu/dvc.lock")
+    project.run("git", "commit", "--quiet", "--message", "No lock")
+    said = project.run("python", "-m", "tools.study", "edits", "--uncommitted").stdout
+    assert f"Running stage '{PIPELINE}:pretrain'" not in said
+    assert "Net transfer of the preference" in said
+    study = read_struct(project.root / "docs/results/edits.json", StudyResult)
+    assert {"studies/edits.yaml", "tranyu/dvc.lock"} <= set(study.changed)
+    cells = {path.stem: read_struct(path, CellSummary) for path in (project.root / "docs/results/edits").iterdir()}
+    assert cells.keys() == {"memit-zh", "memit-en"}
+    assert all(cell.num_facts == 6 for cell in cells.values())
