@@ -14,7 +14,7 @@ from xledit.params import section
 from xledit.training.corpus import CorpusParams
 from xledit.training.costs import Architecture, Device, costs
 from xledit.training.mixture import Mixture
-from xledit.training.pretrain import PretrainParams, flops_per_token, rows_per_step
+from xledit.training.pretrain import PretrainParams, operations_per_token, rows_per_step
 
 SIZES = sorted(path.stem for path in (ROOT / size.SIZES).glob("*.yaml"))
 SMALL = Architecture(vocabulary=700, hidden_size=32, intermediate_size=48, num_hidden_layers=3, context=64)
@@ -43,7 +43,7 @@ def test_parameters_and_operations_are_the_models_own(architecture: Architecture
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     assert a.num_parameters == model.num_parameters()
-    assert a.flops_per_token == flops_per_token(model, a.context)
+    assert a.flops_per_token == operations_per_token(model, a.context)
 
 
 def test_the_paper_s_run_is_of_the_size_that_it_says() -> None:

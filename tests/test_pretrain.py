@@ -33,7 +33,7 @@ from xledit.training.pretrain import (
     Step,
     _Steps,
     checkpoint_tokens,
-    flops_per_token,
+    operations_per_token,
     pretrain,
     rows_per_step,
 )
@@ -422,13 +422,13 @@ def test_operations_are_those_that_torch_counts(tied: bool) -> None:
     model = LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=tied, attn_implementation="eager"))
     with FlopCounterMode(display=False) as counted:
         model(input_ids=torch.zeros(1, 64, dtype=torch.long), use_cache=False).logits.sum().backward()
-    assert flops_per_token(model, 64) * 64 == pytest.approx(counted.get_total_flops(), rel=0.01)
+    assert operations_per_token(model, 64) * 64 == pytest.approx(counted.get_total_flops(), rel=0.01)
 
 
 def test_speed_is_tokens_over_seconds_and_a_share_of_the_stated_peak(plain: Path) -> None:
     speed, tokens = read_json(plain / "speed.json", Speed), log(plain)[-1].tokens
     assert speed.tokens_per_second == tokens / 2
-    assert speed.share_of_peak == pytest.approx(tokens / 2 * flops_per_token(tiny(), CONTEXT) / 1e9)
+    assert speed.share_of_peak == pytest.approx(tokens / 2 * operations_per_token(tiny(), CONTEXT) / 1e9)
 
 
 def launch(folder: Path, kill_at: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,9 @@
-"""Write the README's tables from the results they show, or with ``--check`` fail when they differ.
+"""Write the tables of the README and of docs/scale.md from the results they show, or with ``--check`` fail when they differ.
 
 A table stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per method and edit (``cells``,
 ``kinds``, ``groups``), the file of a study (``best``, ``collapse``), the one that `make audit` writes (``audit``), or one of
-reports/tranyu: pretrain.json (``mixture``), tokenizer.json (``fertility``), recall.json (``recall``).
+reports/tranyu: pretrain.json (``mixture``), tokenizer.json (``fertility``), recall.json (``recall``), or the folder of the sizes
+that it can have (``costs``).
 """
 
 import math
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tools import size
+from tools.overlay import read_params
 from xledit.reporting import studies, training_tables
 from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
 from xledit.results import BenchmarkAudit, CellSummary
@@ -18,7 +21,7 @@ from xledit.storage import read_json, write_bytes
 from xledit.training import catalog
 from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status
 
-README = Path("README.md")
+DOCUMENTS = (Path("README.md"), Path("docs/scale.md"))
 BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 EDITS = ("zh", "en", "mixed")
 HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
@@ -153,6 +156,16 @@ def recall_table(path: Path) -> list[list[str]]:
     return table
 
 
+def costs_table(folder: Path) -> list[list[str]]:
+    """Return what the sizes of a folder cost, side by side."""
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    columns = []
+    for name in names:
+        found = size.read_size(name)
+        columns.append(size.rows(found, {"tranyu": read_params()["tranyu"] | found.sections}))
+    return [["", *names], *([rows[0][0], *(row[1] for row in rows)] for rows in zip(*columns, strict=True))]
+
+
 def _recalled(found: training_tables.RecallRow, status: Status) -> str:
     each = found.found.get(status)
     if each is None:
@@ -171,6 +184,7 @@ TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "mixture": mixture_table,
     "fertility": fertility_table,
     "recall": recall_table,
+    "costs": costs_table,
 }
 
 
@@ -218,16 +232,22 @@ def _spaced(name: str) -> str:
 
 
 def main() -> int:
-    """Rewrite the README's tables. Returns the exit status."""
-    text = README.read_text(encoding="utf-8")
+    """Rewrite the tables. Returns the exit status."""
+    differing = [path for path in DOCUMENTS if not update(path, check="--check" in sys.argv)]
+    return int(bool(differing))
+
+
+def update(path: Path, check: bool) -> bool:
+    """Rewrite a document's tables, or only compare. Returns False where it is to be compared and differs."""
+    text = path.read_text(encoding="utf-8")
     fresh = BLOCK.sub(lambda match: match[1] + markdown(TABLES[match[2]](Path(match[3]))) + match[4], text)
     if fresh == text:
-        return 0
-    if "--check" in sys.argv:
-        print(f"{README}: a table is not the one of its results; run `python -m tools.readme`", file=sys.stderr)
-        return 1
-    write_bytes(README, fresh.encode())
-    return 0
+        return True
+    if check:
+        print(f"{path}: a table is not the one of its results; run `python -m tools.readme`", file=sys.stderr)
+        return False
+    write_bytes(path, fresh.encode())
+    return True
 
 
 if __name__ == "__main__":

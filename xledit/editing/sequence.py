@@ -132,7 +132,9 @@ class LocateThenEdit:
             found = [self.vectors[code] for code in group]
             fewest = min(len(vectors.fact_ids) for vectors in found)
             if fewest < places.stop:
-                raise ValueError(f"the first batch has {places.stop} facts, only {fewest} have vectors; raise grid.vectors, or null for all")
+                raise ValueError(
+                    f"the first batch has {places.stop} facts, only {fewest} have vectors; raise grid.vectors, or null for all"
+                )
             targets = {layer: torch.cat([vectors.targets[layer][places] for vectors in found]) for layer in self.layers}
         else:
             targets = find_targets(

@@ -20,9 +20,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def flops_per_token(self) -> int:
-        """Operations of one token, forward and backward: ``6 N + 12 L d T`` without the input embedding (arXiv 2204.02311, appendix B)."""
+        """Operations of one token, forward and backward; the input embedding is only looked up."""
         multiplied = self.num_parameters - self.vocabulary * self.hidden_size
-        return 6 * multiplied + 12 * self.num_hidden_layers * self.hidden_size * self.context
+        return flops_per_token(multiplied, self.num_hidden_layers, self.hidden_size, self.context)
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,14 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     logit_bytes: float
     tokens_per_second: float
     days: float
+
+
+def flops_per_token(num_multiplied: int, num_layers: int, hidden_size: int, context: int) -> int:
+    """Return ``6 N + 12 L d T``, forward and backward (arXiv 2204.02311, appendix B). ``N`` counts the parameters that are multiplied.
+
+    Attention counts as if every token saw the whole window, and activations that are computed twice count once.
+    """
+    return 6 * num_multiplied + 12 * num_layers * hidden_size * context
 
 
 # float32 weights, gradients and two moments, cut into one shard per device (FSDP2); AdamW

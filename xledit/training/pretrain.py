@@ -32,6 +32,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from transformers.trainer import TRAINER_STATE_NAME
 
 from xledit.storage import read_json, write_json
+from xledit.training.costs import flops_per_token
 from xledit.training.packing import NO_LABEL, PackedWindows
 
 # FuxiTranyu, arXiv 2408.06273, table 4
@@ -139,17 +140,13 @@ def rows_per_step(windows: int, context: int, params: PretrainParams) -> np.ndar
     return rows
 
 
-def flops_per_token(model: PreTrainedModel, context: int) -> int:
-    """Return the floating-point operations of one token's forward and backward pass: ``6 N + 12 L d T`` (arXiv 2204.02311, appendix B).
-
-    ``N`` counts all parameters but an input embedding that is only looked up; ``L`` layers, ``d`` hidden size, ``T`` context. Attention
-    counts as if every token saw the whole window, and activations that are computed twice count once.
-    """
+def operations_per_token(model: PreTrainedModel, context: int) -> int:
+    """Return the floating-point operations of one token's forward and backward pass (``flops_per_token``)."""
     config = model.config.get_text_config()
     num_multiplied = model.num_parameters()
-    if not config.tie_word_embeddings:
+    if not config.tie_word_embeddings:  # else the input embedding is the head, too
         num_multiplied -= sum(parameter.numel() for parameter in model.get_input_embeddings().parameters())
-    return 6 * num_multiplied + 12 * config.num_hidden_layers * config.hidden_size * context
+    return flops_per_token(num_multiplied, config.num_hidden_layers, config.hidden_size, context)
 
 
 def pretrain(
@@ -206,7 +203,7 @@ def pretrain(
         report_to="none",
         disable_tqdm=True,
     )
-    flops = flops_per_token(model, data.context)  # before parameters are cut into shards
+    flops = operations_per_token(model, data.context)  # before parameters are cut into shards
     trainer = _Pretrainer(model, arguments, data, tokenizer, params, rows, tokens, kept, tell)
     done, newest = max((saved for saved in _saved(folder) if (saved[1] / TRAINER_STATE_NAME).exists()), default=(0, None))
     started = time.perf_counter()

@@ -260,8 +260,8 @@ class World:
         known = [fact for fact in known if len(objects[fact.relation]) > 2]
         if len(known) < number:
             raise ValueError(
-                f"num_edits is {number}, but only {len(known)} facts are stated everywhere and have a new object and a neighbour with a third "
-                f"in their relation; ask for fewer, or raise relations or everywhere"
+                f"num_edits is {number}, but only {len(known)} facts are stated everywhere and have two other objects in their relation; "
+                f"ask for fewer, or raise relations or everywhere"
             )
         known.sort(key=lambda fact: _share(f"{self._seed}/edit/{fact.fact_id}"))
         return [
