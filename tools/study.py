@@ -83,8 +83,8 @@ def main(
     shutil.rmtree(clone)
     timings.unlink(missing_ok=True)
     log.info("wrote %s", RESULTS / name)
-    cells = studies.read(RESULTS / f"{name}.json").cells
-    typer.echo("\n".join([tables.aligned(tables.headline(cells)), *sentences.overall(cells)]))
+    found_cells = studies.read(RESULTS / f"{name}.json").cells
+    typer.echo("\n".join([tables.aligned(tables.headline(found_cells)), *sentences.overall(found_cells)]))
 
 
 def bring(clone: Path) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def bring(clone: Path) -> tuple[str, ...]:
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, clone / name)
         else:
-            (clone / name).unlink()
+            (clone / name).unlink(missing_ok=True)
     return tuple(names)
 
 
