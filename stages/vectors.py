@@ -31,7 +31,7 @@ def main(
     settings = section("vectors", TargetSettings)
     layers = section("edit.layers", tuple[int, ...])
     asked = read_json(requests, list[EditRequest])
-    first = asked[: section("grid.vectors", int | None)]
+    first = asked[: section("grid.vectors", int | None)]  # pyright: ignore[reportArgumentType]
     known = {request.fact_id for request in first}
     reworded = [request for request in read_json(rewordings, list[EditRequest]) if request.fact_id in known]
     wordings = {out: first, out_rewordings: reworded[: section("grid.rewordings", int)]}
