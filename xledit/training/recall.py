@@ -32,5 +32,6 @@ def answer_row(tokenizer: PreTrainedTokenizerBase, probe: FactProbe) -> AnswerRo
     tokens = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
     prompt = tuple(token for token, (_start, stop) in tokens if stop <= probe.start)
     answer = tuple(token for token, (start, stop) in tokens if stop > probe.start and start < probe.end)
-    assert tokenizer.eos_token_id is not None
-    return teacher_forced(prompt or (tokenizer.eos_token_id,), answer)
+    end = tokenizer.eos_token_id
+    assert isinstance(end, int)
+    return teacher_forced(prompt or (end,), answer)
