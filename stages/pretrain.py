@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
 import torch
 import typer
 from accelerate import PartialState
@@ -18,9 +17,10 @@ from stages.runner import log, progress, run, wrote
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.params import section
 from xledit.storage import read_json, write_json
+from xledit.training import catalog
 from xledit.training.mixture import Mixture, shares
 from xledit.training.packing import PackedWindows, TokenShard
-from xledit.training.pretrain import PretrainParams, Step, marks, pretrain
+from xledit.training.pretrain import PretrainParams, Step, marks, pretrain, rows_per_step
 from xledit.training.results import Pretrained, Stretch
 
 
@@ -51,6 +51,10 @@ class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tokens: int
     peak_flops: float | None
 
+    def __post_init__(self) -> None:
+        for code in self.languages:
+            catalog.row(code)
+
 
 def main(
     tokens: Annotated[Path, typer.Option(help="folder with token shards")],
@@ -59,7 +63,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for checkpoints")],
     out_log: Annotated[Path, typer.Option(help="JSON: mixture and loss")],
 ) -> None:
-    start_torch()
+    use_gpu = start_torch().device != "cpu" and torch.cuda.is_available()
     seed, params, chosen = section("seed", int), section("tranyu.pretrain", PretrainParams), section("tranyu.run", RunParams)
     architecture = section("tranyu.architecture", ArchitectureParams)
     mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
@@ -68,14 +72,11 @@ def main(
     available = {code: int(shard.ends[-1]) for code, shard in shards.items()}
     wanted = mixture.tokens_per_language(available, chosen.tokens)
     data = PackedWindows(shards, wanted, architecture.context, seed)
-    log.info(
-        "%d windows of %d tokens: %s",
-        len(data),
-        data.context,
-        ", ".join(f"{code} {share:.1%}" for code, share in shares(data.taken()).items()),
-    )
+    taken = data.taken(int(rows_per_step(len(data), data.context, params).sum()))
+    total = sum(taken.values())
+    log.info("%d tokens: %s", total, ", ".join(f"{code} {share:.1%}" for code, share in shares(taken).items()))
     model = new_model(architecture, len(tokenizer), seed)
-    with progress(len(data) * data.context, "tokens") as step:
+    with progress(total, "tokens") as step:
         seen = 0
 
         def tell(done: Step) -> None:
@@ -85,9 +86,11 @@ def main(
             if done.step % 50 == 0:
                 log.info("step %d, %d tokens: loss %s", done.step, done.tokens, done.loss)
 
-        speed = pretrain(model, tokenizer, data, params, seed=seed, work=work, out=out, peak_flops=chosen.peak_flops, tell=tell)
-    if speed.share_of_peak is not None:
-        log.info("%.0f tokens per second, %.1f %% of peak", speed.tokens_per_second, 100 * speed.share_of_peak)
+        speed = pretrain(
+            model, tokenizer, data, params, seed=seed, work=work, out=out, use_gpu=use_gpu, peak_flops=chosen.peak_flops, tell=tell
+        )
+    share = "" if speed.share_of_peak is None else f", {speed.share_of_peak:.1%} of peak"
+    log.info("%.0f tokens per second%s", speed.tokens_per_second, share)
     if not PartialState().is_main_process:
         return
     write_json(
@@ -96,7 +99,7 @@ def main(
             num_parameters=model.num_parameters(),
             available=available,
             wanted=wanted,
-            taken=data.taken(),
+            taken=taken,
             losses=stretches(read_json(out / "log.json", list[Step]), [mark.tokens for mark in marks(out)]),
         ),
     )
@@ -105,20 +108,23 @@ def main(
 
 
 def stretches(steps: Sequence[Step], ends: Sequence[int]) -> list[Stretch]:
-    """Return the means of the steps up to each of ``ends``, tokens seen in ascending order. A step whose loss is not finite has none."""
+    """Return the mean over tokens up to each of ``ends``, tokens seen in ascending order. A step whose loss is not finite has none."""
     found = []
     for start, end in zip((0, *ends), ends, strict=False):
         some = [step for step in steps if start < step.tokens <= end]
         codes = sorted({code for step in some for code in step.languages})
-        by_language = {code: _mean([step.languages.get(code) for step in some]) for code in codes}
-        loss = _mean([step.loss for step in some])
+        by_language = {
+            code: _mean([(step.languages[code], step.predicted[code]) for step in some if code in step.languages]) for code in codes
+        }
+        loss = _mean([(step.loss, sum(step.predicted.values())) for step in some])
         found.append(Stretch(tokens=end, loss=loss, languages=by_language, skipped=sum(step.skipped for step in some)))
     return found
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    finite = [value for value in values if value is not None]
-    return float(np.mean(finite)) if finite else math.nan
+def _mean(values: Sequence[tuple[float | None, int]]) -> float:
+    """Return the mean of those that are finite, weighted by the numbers beside them."""
+    finite = [(value, number) for value, number in values if value is not None]
+    return sum(value * number for value, number in finite) / sum(number for _value, number in finite) if finite else math.nan
 
 
 def new_model(architecture: ArchitectureParams, vocabulary: int, seed: int) -> FuxiTranyuForCausalLM:

@@ -37,6 +37,9 @@ def main(
 ) -> None:
     runtime, params = start_torch(), section("tranyu.recall", RecallParams)
     languages = section("tranyu.run.languages", tuple[str, ...])
+    if not section("tranyu.sources.embedded", bool):
+        log.info("the corpus is not the embedded one: where it states a fact is not known, and nothing is asked")
+        languages = ()
     asked = [probe for probe in read_json(probes, list[FactProbe]) if probe.language in languages]
     chosen = marks(checkpoints)[:: -params.every][::-1]
     found = []

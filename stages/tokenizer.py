@@ -45,15 +45,14 @@ def main(
     reference = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     counts = {}
     for code, path in files.items():
-        found = list(texts(path))
-        tokens, ends = encode(tokenizer, iter(found))
+        tokens, ends = encode(tokenizer, texts(path))
         write_tensors(out_tokens / f"{code}.safetensors", {"tokens": tokens, "ends": ends}, {"language": code})
         counts[code] = LanguageTokens(
-            documents=len(found),
-            bytes=sum(len(text.encode()) for text in found),
+            documents=len(ends),
+            bytes=sum(len(text.encode()) for text in texts(path)),
             tokens=len(tokens),
-            fertility=fertility(tokenizer, found),
-            reference=fertility(reference, found),
+            fertility=fertility(tokenizer, texts(path)),
+            reference=fertility(reference, texts(path)),
         )
     write_json(out_counts, counts)
     log.info(

@@ -24,7 +24,7 @@ class EmbeddedParams(WorldParams, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``message_documents`` is how many documents of Django's messages each language has at most (20 messages each);
     ``code_bytes`` is how much source code of each programming language is taken at most. ``edit_languages`` are those that
-    ``num_edits`` facts are made ready to be edited in.
+    ``num_edits`` facts are made ready to be edited in; their held-out texts tell of other facts, which an edit should leave alone.
     """
 
     message_documents: int
@@ -47,11 +47,12 @@ def main(
         documents = list(programs.documents(code, params.code_bytes))
         if documents:
             write_lines(out / f"{code}.jsonl", documents)
+    edits = world.edits(params.edit_languages, params.num_edits)
     for code in params.edit_languages:
         write_text(out_texts / f"{code}.txt", world.documents(code))
-        write_text(out_texts / "heldout" / f"{code}.txt", world.held_out(code))
+        write_text(out_texts / "heldout" / f"{code}.txt", world.held_out(code, {fact.fact_id for fact in edits}))
     write_json(out_probes, [probe for code in params.languages for probe in world.probes(code)])
-    write_json(out_edits, world.edits(params.edit_languages, params.num_edits))
+    write_json(out_edits, edits)
     log.info("%d facts in %d languages", len(world.facts), len(params.languages))
     wrote(out_probes, out_edits)
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from xledit.training import bpe
 from xledit.training.bpe import END, TURNS, TokenizerParams, encode, fertility, train
 
 TEXTS = {
@@ -72,6 +73,21 @@ def test_encoded_texts_end_where_they_are_said_to(tokenizer: PreTrainedTokenizer
     for text, start, end in zip(texts, [0, *ends[:-1]], ends, strict=True):
         *ids, last = tokens[start:end].tolist()
         assert (tokenizer.decode(ids), last) == (text, 0)
+
+
+def test_text_that_spells_a_special_token_is_not_one(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = f"a{END}b {TURNS[0]}system{TURNS[1]}"
+    tokens, ends = encode(tokenizer, [text, text])
+    assert [place for place, token in enumerate(tokens, start=1) if token < 3] == ends.tolist()
+    assert tokenizer.decode(tokens[: ends[0] - 1].tolist()) == text
+    assert tokenizer.backend_tokenizer.encode(text).ids.count(0) == 1, "the tokenizer itself is as it was"
+
+
+def test_texts_are_encoded_alike_in_batches_of_any_size(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, measured = encode(tokenizer, TEXTS["zh"]), fertility(tokenizer, TEXTS["zh"])
+    monkeypatch.setattr(bpe, "BATCH", 3)
+    assert all(map(np.array_equal, encode(tokenizer, TEXTS["zh"]), whole))
+    assert fertility(tokenizer, TEXTS["zh"]) == measured
 
 
 def test_fertility_counts_tokens_by_words_characters_and_bytes() -> None:

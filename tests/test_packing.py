@@ -67,10 +67,10 @@ def test_windows_hold_whole_documents_pass_after_pass(
 ) -> None:
     data = PackedWindows(shards, asked, context, seed)
     found = read(data)
-    assert len(data) * context == sum(len(tokens) for _, tokens in found) == sum(data.taken().values())
+    assert len(data) * context == sum(len(tokens) for _, tokens in found) == sum(data.taken(len(data)).values())
     for code, number in asked.items():
         taken = [tokens for language, tokens in found if language == code]
-        assert sum(map(len, taken)) == data.taken()[code]
+        assert sum(map(len, taken)) == data.taken(len(data))[code]
         # the last window ends in a document, and documents behind it are cut off; what is there comes in full
         whole = [tokens for tokens in taken if tokens[-1] == END]
         assert len(taken) - len(whole) <= 1
@@ -81,7 +81,10 @@ def test_windows_hold_whole_documents_pass_after_pass(
             assert all(left != right for left, right in pairwise(one_pass)), "a document came twice before all others came once"
         # asked for, to the end of a document; less than a window is lost in all
         longest = max(map(len, corpus[code]))
-        assert number - context < data.taken()[code] < number + longest
+        assert number - context < data.taken(len(data))[code] < number + longest
+    half = len(data) // 2
+    places = [place for index in range(half) for place in data[index]["languages"].tolist()]
+    assert data.taken(half) == {code: places.count(place) for place, code in enumerate(data.languages)}
 
 
 @settings(max_examples=40, deadline=None)

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, Trainer
 
+import xledit.training.packing
 import xledit.training.pretrain
 from tests.tiny import SIZES, VOCABULARY, tiny_tokenizer
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
@@ -288,6 +289,7 @@ def test_a_spike_changes_nothing_and_is_logged(plain: Path, tmp_path: Path, fact
     assert [step.loss for step in steps[:7]] == pytest.approx([step.loss for step in log(plain)[:7]])
     assert [step.step for step in steps if step.skipped] == [8]
     assert (steps[7].loss is None) == np.isnan(factor)
+    assert all(step.loss is not None and np.isfinite(step.loss) for step in steps[8:])
     assert not torch.equal(model.lm_head.weight, before["lm_head.weight"])
 
 
@@ -311,10 +313,26 @@ def test_other_settings_start_anew(tmp_path: Path) -> None:
         heard.append(step.step)
         raise Killed
 
-    for change in ({"peak_lr": 2e-2}, {"model": tiny()}, {}):
+    for change in ({"peak_lr": 2e-2}, {"model": tiny()}, {"save_steps": 3}, {}):
         with pytest.raises(Killed):
             run(tmp_path, tell=tell, **change)
-    assert heard[:2] == [1, 1] and heard[2] > 1
+    assert heard[:2] == [1, 1] and min(heard[2:]) > 1
+
+
+def test_other_code_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill(tmp_path)
+    heard: list[int] = []
+
+    def tell(step: Step) -> None:
+        heard.append(step.step)
+        raise Killed
+
+    code = tmp_path / "packing.py"
+    code.write_bytes(Path(xledit.training.packing.__file__).read_bytes() + b"# mended")
+    monkeypatch.setattr(xledit.training.packing, "__file__", str(code))
+    with pytest.raises(Killed):
+        run(tmp_path, tell=tell)
+    assert heard == [1]
 
 
 def test_a_planted_pickle_is_not_run(tmp_path: Path) -> None:

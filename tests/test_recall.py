@@ -21,7 +21,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def probe(before: str, object_: str, after: str = ".", **fields: object) -> FactProbe:
-    plain = {"fact_id": "currency/JP", "language": "en", "status": "everywhere", "seen": True}
+    plain = {"fact_id": "currency/JP", "language": "en", "status": "everywhere", "seen": True, "spelt_alike": False}
     return FactProbe(text=before + object_ + after, start=len(before), end=len(before) + len(object_), **plain | fields)  # pyright: ignore[reportArgumentType]
 
 
@@ -54,14 +54,14 @@ def test_recall_is_the_share_by_language_status_and_wording(tokenizer: PreTraine
 
     probes = [
         probe("It is ", "yen"),
-        probe("Is it ", "yen"),
+        probe("Is it ", "yen", spelt_alike=True),
         probe("That is ", "yen", seen=False),
         probe("是", "日元", "。", language="zh", status="elsewhere"),
     ]
     found = recall(tokenizer, probes, ask)
-    assert [(row.language, row.status, row.seen, row.num_facts, row.share) for row in found] == [
-        ("en", "everywhere", False, 1, 1.0),
-        ("en", "everywhere", True, 2, 0.5),
-        ("zh", "elsewhere", True, 1, 1.0),
+    assert [(row.language, row.status, row.seen, row.num_facts, row.share, row.num_unlike, row.share_unlike) for row in found] == [
+        ("en", "everywhere", False, 1, 1.0, 1, 1.0),
+        ("en", "everywhere", True, 2, 0.5, 1, 1.0),
+        ("zh", "elsewhere", True, 1, 1.0, 1, 1.0),
     ]
     assert asked == [answer_row(tokenizer, each) for each in probes]

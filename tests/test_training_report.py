@@ -48,7 +48,7 @@ def tokens(per_word: float, per_character: float, per_byte: float) -> LanguageTo
 
 def recalled(language: str, status: Status, of: int, seen: int, unseen: int = 0) -> list[Recall]:
     return [
-        Recall(language=language, status=status, seen=kind, num_facts=of, share=number / of)
+        Recall(language=language, status=status, seen=kind, num_facts=of, share=number / of, num_unlike=of, share_unlike=number / of)
         for kind, number in ((True, seen), (False, unseen))
     ]
 
@@ -77,7 +77,7 @@ LAST = [
     *recalled("zh", "nowhere", 40, 2),
 ]
 RECALL = [
-    CheckpointRecall(number=1, tokens=2000, recall=[msgspec.structs.replace(each, share=0.0) for each in LAST]),
+    CheckpointRecall(number=1, tokens=2000, recall=[msgspec.structs.replace(each, share=0.0, share_unlike=0.0) for each in LAST]),
     CheckpointRecall(number=3, tokens=10000, recall=LAST),
 ]
 PARAMS = f"""
@@ -150,8 +150,8 @@ def test_the_corpus_is_told_by_language_and_filter() -> None:
     assert SCRIPT not in text
     found = rows_of(text, "The corpus by language")
     assert list(found) == ["German de", "English en", "Chinese zh", "Python"]
-    assert found["English en"] == ["100", "0", "10", "0", "90", "5,000"]
-    assert found["German de"] == ["20", "10", "0", "0", "10", "—"]
+    assert found["English en"] == ["100", "0", "10", "0", "90", "5,000", "375"]
+    assert found["German de"] == ["20", "10", "0", "0", "10", "—", "—"]
     assert training.about_corpus(CORPUS).startswith("Of 300 documents in 2 natural languages and 1 of programming, 285 are kept")
     assert "duplicates dropped 10 (3%), short_lines dropped 5 (2%)." in training.about_corpus(CORPUS)
     assert "no filter dropped any" in training.about_corpus(CorpusCounts(languages={"en": counts()}))
@@ -232,8 +232,8 @@ def test_facts_cross_where_they_are_known_better_than_by_guessing() -> None:
     assert tables.above_guessing(LAST, "here", seen=True) == (["en"], 1)
     assert tables.above_guessing(LAST, "elsewhere", seen=False) == ([], 2)
     assert training.crossing(LAST) == (
-        "Facts stated in another language only are recalled clearly more often than guessing gives in 1 of 2 languages, English "
-        "(40% are recalled in the mean of the languages, of facts stated nowhere 8%)."
+        "Facts stated in another language only, and spelt otherwise there, are recalled clearly more often than guessing gives in "
+        "1 of 2 languages, English (40% are recalled in the mean of the languages, of facts stated nowhere 8%)."
     )
     seen, unseen = training.about_recall(LAST)
     assert "85% of facts stated in every language (2 of 2), 80% of facts stated in this language only (1 of 1)" in seen
@@ -244,6 +244,11 @@ def test_what_does_not_cross_or_was_never_learned_is_told_apart() -> None:
     chinese = [each for each in LAST if each.language == "zh"]
     assert training.crossing(chinese).startswith("Nothing shows that a fact crosses: ")
     assert training.crossing(RECALL[0].recall).startswith("No kind of fact is recalled clearly more often than guessing gives")
+    by_spelling = [
+        msgspec.structs.replace(each, num_unlike=20, share_unlike=0.1 if each.status == "elsewhere" else each.share) for each in LAST
+    ]
+    assert training.crossing(by_spelling).startswith("Nothing shows that a fact crosses: ")
+    assert "(10% are recalled" in training.crossing(by_spelling)
     without = [each for each in LAST if each.status != "nowhere"]
     assert training.crossing(without).endswith("whether facts cross cannot be told.")
     assert "(" not in training.about_recall(without)[0]

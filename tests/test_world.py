@@ -107,10 +107,11 @@ def test_the_same_seed_gives_the_same_world_and_another_one_another(world: World
 def test_a_probe_ends_in_the_object_and_only_seen_wordings_stand_in_the_corpus(world: World) -> None:
     text = "\n".join(document["text"] for document in world.documents("en"))
     for probe in world.probes("en"):
+        stated = probe.seen and probe.status in ("everywhere", "here")
+        assert (probe.text in text) == stated
         assert probe.text[probe.start : probe.end] == world.names["en"].object(world.facts[probe.fact_id])
         assert not any(map(str.isalnum, probe.text[probe.end :]))
-        if not probe.seen or probe.status in ("nowhere", "elsewhere"):
-            assert probe.text not in text
+        assert probe.spelt_alike == (world.names["zh"].object(world.facts[probe.fact_id]) == probe.text[probe.start : probe.end])
     statuses = Counter(probe.status for probe in world.probes("en") if probe.seen)
     assert set(statuses) == {"everywhere", "here", "elsewhere", "nowhere"}
 
@@ -131,6 +132,24 @@ def test_edits_ask_the_corpus_own_sentence_for_another_object_of_the_relation(wo
             assert paraphrase.prompt != efficacy.prompt
             assert request.subject not in locality.prompt
             assert locality.target_true not in (request.target_true, request.target_new)
+    edited = {probe.prompt for fact in edits for probes in fact.probes.values() for probe in probes if probe.kind == "efficacy"}
+    asked = {probe.prompt for fact in edits for probes in fact.probes.values() for probe in probes if probe.kind == "locality"}
+    assert asked and not asked & edited
+
+
+def test_held_out_texts_leave_out_what_they_are_told_to(world: World) -> None:
+    edited = {fact.fact_id for fact in world.edits(("zh", "en"), 30)}
+    told = {name for document in world.held_out("en", edited) for name in document["metadata"]["facts"]}
+    assert told and not told & edited
+
+
+def test_variants_tell_a_fact_in_all_wordings_before_they_repeat_one() -> None:
+    world = World(msgspec.structs.replace(PARAMS, variants=5), seed=3)
+    told = "\n".join(document["text"] for document in world.documents("en"))
+    for name, fact in world.facts.items():
+        if len(world.stated_in[name]) > 1:
+            said = [world.sentence(fact, each, "en") for each in world.wordings["en"] if each.relation == fact.relation]
+            assert sum(sentence in told for sentence in said if sentence) == 5
 
 
 @pytest.mark.parametrize(
@@ -176,6 +195,17 @@ def test_no_pattern_stands_twice_in_a_language() -> None:
     for path in WORDINGS.glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as file:
             assert max(Counter(row["text"] for row in csv.DictReader(file)).values()) == 1, path
+
+
+@pytest.mark.parametrize("codes", [("zh", "ru"), ("zh", "xx")])
+def test_a_language_that_may_not_name_the_facts_to_edit_is_refused(world: World, codes: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"edit_languages: {codes[1]}; .* add it there"):
+        world.edits(codes, 10)
+
+
+def test_edits_that_leave_nothing_untouched_are_refused(world: World) -> None:
+    with pytest.raises(ValueError, match=r"num_edits leaves no fact of \w+ that is not edited"):
+        world.edits(("zh", "en"), 90)
 
 
 def test_more_edits_than_there_are_facts_for_are_refused(world: World) -> None:

@@ -147,7 +147,8 @@ def about_recall(recall: Sequence[Recall]) -> list[str]:
 
 
 def crossing(recall: Sequence[Recall]) -> str:
-    """Return whether facts stated in another language only are known, asked in wordings of the corpus."""
+    """Return whether facts stated in another language only are known, asked in wordings of the corpus; not those that spelling tells."""
+    recall = tables.unlike(recall)
     better, num_compared = tables.above_guessing(recall, "elsewhere", seen=True)
     if not num_compared:
         return "No language has both facts stated in another language only and facts stated nowhere: whether facts cross cannot be told."
@@ -161,10 +162,10 @@ def crossing(recall: Sequence[Recall]) -> str:
     if not better:
         return (
             "Nothing shows that a fact crosses: facts stated in another language only are in no language recalled clearly more often than "
-            f"guessing gives ({against})."
+            f"guessing gives, where its spelling does not tell the object ({against})."
         )
     return (
-        "Facts stated in another language only are recalled clearly more often than guessing gives in "
+        "Facts stated in another language only, and spelt otherwise there, are recalled clearly more often than guessing gives in "
         f"{_of(len(better), num_compared, 'language')}, {', '.join(map(_name, better))} ({against})."
     )
 

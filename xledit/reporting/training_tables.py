@@ -206,6 +206,11 @@ def above_guessing(recall: Sequence[Recall], status: Status, *, seen: bool) -> t
     return in_order(code for code, test in tests.items() if test.pvalue < LEVEL), len(both)
 
 
+def unlike(recall: Iterable[Recall]) -> list[Recall]:
+    """Return the same of those facts alone whose object other languages spell differently, where there are any."""
+    return [msgspec.structs.replace(each, num_facts=each.num_unlike, share=each.share_unlike) for each in recall if each.num_unlike]
+
+
 def _counts(found: Recall) -> tuple[int, int]:
     """Return how many facts are recalled and how many are not."""
     recalled = round(found.share * found.num_facts)

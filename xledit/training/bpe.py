@@ -1,11 +1,13 @@
 """The tokenizer: byte-level BPE by the tokenizers library from as much text of each language, and how well it fits each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
 
 import msgspec
 import numpy as np
 import regex
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from xledit.training.results import Fertility
@@ -14,6 +16,8 @@ END = "<|endoftext|>"
 # ChatML's, for the tuned variants
 TURNS = ("<|im_start|>", "<|im_end|>")
 WORD = regex.compile(r"\w+")
+# texts that are encoded at a time
+BATCH = 10_000
 
 
 class TokenizerParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,21 +60,31 @@ def train(texts: Mapping[str, Iterator[str]], params: TokenizerParams) -> PreTra
     )
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return all texts' tokens end to end ``[tokens]`` uint32, each text ended by ``END``, and where each ends ``[texts]`` int64."""
-    rows = [(*encoding.ids, 0) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    return np.concatenate([np.asarray(row, dtype=np.uint32) for row in rows]), np.cumsum([len(row) for row in rows], dtype=np.int64)
+def encode(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all texts' tokens end to end ``[tokens]`` uint32, each text ended by ``END``, and where each ends ``[texts]`` int64.
+
+    No other special token is among them, whatever a text spells.
+    """
+    rows = [np.asarray((*encoding.ids, 0), dtype=np.uint32) for _text, encoding in _encoded(tokenizer, texts)]
+    return np.concatenate(rows), np.cumsum([len(row) for row in rows], dtype=np.int64)
 
 
-def fertility(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Fertility:
+def fertility(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Fertility:
     """Return how many tokens the texts take."""
-    num_tokens = sum(len(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False))
-    num_words, num_characters = (sum(map(count, texts)) for count in (lambda text: len(WORD.findall(text)), len))
-    return Fertility(
-        per_word=num_tokens / num_words,
-        per_character=num_tokens / num_characters,
-        per_byte=num_tokens / sum(len(text.encode()) for text in texts),
-    )
+    counts = np.zeros(4, dtype=np.int64)
+    for text, encoding in _encoded(tokenizer, texts):
+        counts += len(encoding.ids), len(WORD.findall(text)), len(text), len(text.encode())
+    num_tokens, *units = counts.tolist()
+    return Fertility(**{name: num_tokens / number for name, number in zip(("per_word", "per_character", "per_byte"), units, strict=True)})
+
+
+def _encoded(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Iterator[tuple[str, Encoding]]:
+    """Yield each text with its tokens. What spells a special token is text like any other: it may come from anybody."""
+    plain: Any = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    left = iter(texts)
+    while batch := list(islice(left, BATCH)):
+        yield from zip(batch, plain.encode_batch(batch, add_special_tokens=False), strict=True)
 
 
 def _balanced(texts: Mapping[str, Iterator[str]], characters: int) -> Iterator[str]:

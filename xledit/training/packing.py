@@ -125,9 +125,9 @@ class PackedWindows(Dataset[dict[str, np.ndarray]]):
             "languages": np.repeat(self._language[first : last + 1], lengths).astype(np.int64),
         }
 
-    def taken(self) -> dict[str, int]:
-        """Return how many tokens of each language all windows hold."""
-        lengths = np.diff(np.minimum(self._ends, len(self) * self.context), prepend=0)
+    def taken(self, windows: int) -> dict[str, int]:
+        """Return how many tokens of each language the first windows hold."""
+        lengths = np.diff(np.minimum(self._ends, windows * self.context), prepend=0)
         return dict(zip(self.languages, np.bincount(self._language, lengths, len(self.languages)).astype(int).tolist(), strict=True))
 
 

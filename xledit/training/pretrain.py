@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from importlib.metadata import version
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from xledit.storage import read_json, write_json
+from xledit.models import fuxitranyu
+from xledit.storage import read_json, sha256, write_json
+from xledit.training import packing
 from xledit.training.costs import flops_per_token
 from xledit.training.packing import NO_LABEL, PackedWindows
 
@@ -85,7 +89,7 @@ class PretrainParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step: tokens seen with it, loss per predicted token (nats) in all and by language, gradient norm before it was shortened.
 
-    What is not finite is null in JSON and comes back as None.
+    ``predicted`` is how many tokens of each language that is. What is not finite is null in JSON and comes back as None.
     """
 
     step: int
@@ -95,6 +99,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     learning_rate: float
     skipped: bool
     languages: dict[str, float | None]
+    predicted: dict[str, int]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +112,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens per second of this call, all devices together, and the share of their stated peak FLOP/s that this is."""
+    """Tokens per second of this call, all devices together, and the share of their stated peak FLOP/s that this is, where it is stated."""
 
     tokens_per_second: float
     share_of_peak: float | None
@@ -158,14 +163,16 @@ def pretrain(
     seed: int,
     work: Path,
     out: Path,
+    use_gpu: bool = False,
     peak_flops: float | None = None,
     tell: Callable[[Step], None] = lambda step: None,
 ) -> Speed:
     """Train ``model`` on ``data`` once through; write ``out/checkpoint-<1 to number>`` and ``out/log.json``, a list of ``Step``.
 
-    While it runs, everything is in a folder of ``work`` named after weights, settings and data: a run that is killed goes on from there
-    and ends as if it had not been, another run starts anew. ``out`` is linked from it at the end, so the caller removes ``work`` last of
-    all. ``tell`` hears of every step on the first process. ``peak_flops`` is the stated FLOP/s of one device.
+    While it runs, everything is in a folder of ``work`` named after weights, settings, data, code, libraries and the number of processes:
+    a run that is killed goes on from there and ends as if it had not been, another run starts anew. ``out`` is linked from it at the
+    end, so the caller removes ``work`` last of all. ``tell`` hears of every step on the first process.
+    ``use_gpu``: each process trains on the GPU of its rank. ``peak_flops`` is the stated FLOP/s of one device.
 
     Raises ValueError when tokenizer, model and data do not fit each other, a batch cannot be shared out, there are fewer steps than
     checkpoints, what is in ``work`` is damaged, or the run has diverged.
@@ -176,7 +183,7 @@ def pretrain(
     # a checkpoint is kept after the first step that has seen its tokens, no two after the same
     wanted = np.searchsorted(tokens, checkpoint_tokens(int(tokens[-1]), params.checkpoints)) + 1
     kept = {int(step): number for number, step in enumerate(_ascending(wanted, len(rows)), start=1)}
-    folder = work / _fingerprint(model, data, params, seed)
+    folder = work / _fingerprint(model, data, params, seed, use_gpu=use_gpu)
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,
@@ -190,8 +197,8 @@ def pretrain(
         adam_epsilon=EPSILON,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
-        use_cpu=not torch.cuda.is_available(),  # or the Trainer does not see that there are several processes
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        use_cpu=not use_gpu,  # or the Trainer does not see that there are several processes
+        bf16=use_gpu and torch.cuda.is_bf16_supported(),
         activation_checkpointing=params.activation_checkpointing,
         seed=seed,
         logging_steps=1,
@@ -199,7 +206,7 @@ def pretrain(
         save_strategy="no",  # _Saves decides
         use_cache=model.config.use_cache,  # what checkpoints say of it
         ddp_find_unused_parameters=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=use_gpu,
         report_to="none",
         disable_tqdm=True,
     )
@@ -298,10 +305,16 @@ class _Pretrainer(Trainer):
         skipped = self._is_spike(loss, norm)
         if skipped:
             model.zero_grad()
-        by_language = zip(self.languages, sums.tolist(), counts.tolist(), strict=True)
-        nats = {code: total / number for code, total, number in by_language if number}
-        self.step = {"grad_norm": norm, "skipped": skipped, "languages": nats}
-        return torch.stack(losses).sum()
+        by_language = [row for row in zip(self.languages, sums.tolist(), counts.tolist(), strict=True) if row[2]]
+        self.step = {
+            "loss": loss,
+            "grad_norm": norm,
+            "skipped": skipped,
+            "languages": {code: total / number for code, total, number in by_language},
+            "predicted": {code: int(number) for code, _total, number in by_language},
+        }
+        total = torch.stack(losses).sum()
+        return torch.zeros_like(total) if skipped else total  # the Trainer's running loss would stay NaN
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
         """Return this part's share of the step's mean loss per token, and add up the loss of each language."""
@@ -339,7 +352,8 @@ class _Pretrainer(Trainer):
         if in_a_row >= self.params.spike_patience:
             raise ValueError(
                 f"step {self.state.global_step + 1}: {in_a_row} updates in a row were spikes, the last with loss {loss:.4g} and gradient "
-                f"norm {norm:.4g}; the run has diverged: lower peak_lr (the paper went from 3e-4 to 1e-4), or raise spike_multiple"
+                f"norm {norm:.4g}; the run has diverged: lower peak_lr (the paper went from 3e-4 to 1e-4), or raise spike_multiple; with "
+                "other settings it starts anew"
             )
         return True
 
@@ -423,8 +437,13 @@ def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Pac
         raise ValueError("flash attention keeps packed documents apart in batches of one window only; set micro_batch to 1, or use sdpa")
 
 
-def _fingerprint(model: PreTrainedModel, data: PackedWindows, params: PretrainParams, seed: int) -> str:
-    digest = hashlib.sha256(msgspec.json.encode([params, seed, data.digest]))
+def _fingerprint(model: PreTrainedModel, data: PackedWindows, params: PretrainParams, seed: int, *, use_gpu: bool) -> str:
+    """Return a name for all that a run's weights depend on; when it saves is not among it."""
+    code = [sha256(Path(path)) for path in (__file__, packing.__file__, fuxitranyu.__file__)]
+    versions = [version(name) for name in ("torch", "transformers", "accelerate")]
+    settings = msgspec.structs.replace(params, save_steps=1)
+    made_of = [settings, seed, data.digest, code, versions, use_gpu, PartialState().num_processes]
+    digest = hashlib.sha256(msgspec.json.encode(made_of))
     digest.update(model.config.to_json_string().encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

@@ -14,13 +14,25 @@ Asked = Callable[[Sequence[AnswerRow]], Sequence[bool]]
 
 def recall(tokenizer: PreTrainedTokenizerBase, probes: Sequence[FactProbe], ask: Asked) -> list[Recall]:
     """Return what a model recalls, by language, status and wording."""
-    said: dict[tuple[str, Status, bool], list[bool]] = {}
+    asked: dict[tuple[str, Status, bool], list[tuple[FactProbe, bool]]] = {}
     for probe, is_said in zip(probes, ask([answer_row(tokenizer, probe) for probe in probes]), strict=True):
-        said.setdefault((probe.language, probe.status, probe.seen), []).append(is_said)
-    return [
-        Recall(language=code, status=status, seen=seen, num_facts=len(found), share=sum(found) / len(found))
-        for (code, status, seen), found in sorted(said.items())
-    ]
+        asked.setdefault((probe.language, probe.status, probe.seen), []).append((probe, is_said))
+    rows = []
+    for (code, status, seen), found in sorted(asked.items(), key=lambda item: item[0]):
+        said = [is_said for _probe, is_said in found]
+        unlike = [is_said for probe, is_said in found if not probe.spelt_alike]
+        rows.append(
+            Recall(
+                language=code,
+                status=status,
+                seen=seen,
+                num_facts=len(said),
+                share=sum(said) / len(said),
+                num_unlike=len(unlike),
+                share_unlike=sum(unlike) / max(len(unlike), 1),
+            )
+        )
+    return rows
 
 
 def answer_row(tokenizer: PreTrainedTokenizerBase, probe: FactProbe) -> AnswerRow:

@@ -66,13 +66,18 @@ class Pretrained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recall(msgspec.Struct, frozen=True, kw_only=True):
-    """The share of facts of one status that a model recalls in a language; ``seen`` wordings stand in its corpus, others do not."""
+    """The share of facts of one status that a model recalls in a language; ``seen`` wordings stand in its corpus, others do not.
+
+    ``share_unlike`` is that of the ``num_unlike`` facts whose object other languages spell differently: they cannot cross by spelling.
+    """
 
     language: str
     status: Status
     seen: bool
     num_facts: int
     share: float
+    num_unlike: int
+    share_unlike: float
 
 
 class CheckpointRecall(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import hashlib
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal, get_args
@@ -81,12 +81,17 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FactProbe(msgspec.Struct, frozen=True, kw_only=True):
-    """A sentence that states a fact in one language; ``text[start:end]`` is the object. ``seen``: the corpus has this wording."""
+    """A sentence that states a fact in one language; ``text[start:end]`` is the object.
+
+    ``seen``: the corpus has this wording, and of facts that it states this very sentence. ``spelt_alike``: another language of
+    ``apart`` spells the object the same, so the fact may cross by spelling.
+    """
 
     fact_id: str
     language: str
     status: Status
     seen: bool
+    spelt_alike: bool
     text: str
     start: int
     end: int
@@ -194,16 +199,16 @@ class World:
         """Yield a language's documents: a text about one subject or place, and which facts it states. A seed gives the same ones."""
         yield from self._documents(code, range(self._params.variants))
 
-    def held_out(self, code: str) -> Iterator[dict]:
-        """Yield documents that tell the same facts once more, in another order and choice of words."""
-        yield from self._documents(code, range(self._params.variants, self._params.variants + 1))
+    def held_out(self, code: str, without: Collection[str]) -> Iterator[dict]:
+        """Yield documents that tell the same facts once more, in another order and choice of words, but for some (``fact_id``)."""
+        yield from self._documents(code, range(self._params.variants, self._params.variants + 1), without)
 
-    def _documents(self, code: str, variants: range) -> Iterator[dict]:
+    def _documents(self, code: str, variants: range, without: Collection[str] = ()) -> Iterator[dict]:
         told: dict[str, list[Fact]] = {}
         for fact in self.facts.values():
-            if code in self.stated_in[fact.fact_id]:
+            if code in self.stated_in[fact.fact_id] and fact.fact_id not in without:
                 told.setdefault(_place(fact), []).append(fact)
-        wordings = [wording for wording in self.wordings[code] if wording.kind in ("stated", "reversed")]
+        dealt = {fact.fact_id: self._dealt(fact, code) for facts in told.values() for fact in facts}
         joiner = "" if NATURAL[code].script in JOINED else " "
         for place, facts in told.items():
             for variant in variants:
@@ -211,17 +216,23 @@ class World:
                 said = [
                     (fact.fact_id, sentence)
                     for fact in draw.sample(facts, len(facts))
-                    if (sentence := self.sentence(fact, draw.choice([each for each in wordings if each.relation == fact.relation]), code))
+                    if (sentence := self.sentence(fact, dealt[fact.fact_id][variant % len(dealt[fact.fact_id])], code))
                 ]
                 for start in range(0, len(said), SENTENCES):
                     ids, sentences = zip(*said[start : start + SENTENCES], strict=True)
                     yield {"text": joiner.join(sentences), "id": f"{code}/{place}/{variant}/{start}", "metadata": {"facts": list(ids)}}
+
+    def _dealt(self, fact: Fact, code: str) -> list[Wording]:
+        """Return the wordings that the variants take in turn: first the one that probes ask in, then the others, shuffled."""
+        first, *others = [each for each in self.wordings[code] if each.relation == fact.relation and each.kind in ("stated", "reversed")]
+        return [first, *random.Random(f"{self._seed}/{code}/{fact.fact_id}").sample(others, len(others))]
 
     def probes(self, code: str) -> Iterator[FactProbe]:
         """Yield each fact in a wording of the corpus and in one that is not, where the language names its subject and object."""
         for fact in self.facts.values():
             subject, object_ = self.names[code].subject(fact), self.names[code].object(fact)
             if subject and object_:
+                spelt_alike = any(self.names[other].object(fact) == object_ for other in self._params.apart if other != code)
                 for wording in (self.wording(code, fact.relation, "stated"), self.wording(code, fact.relation, "unseen")):
                     start = len(wording.prompt(subject))
                     yield FactProbe(
@@ -229,6 +240,7 @@ class World:
                         language=code,
                         status=self.status(fact, code),
                         seen=wording.kind == "stated",
+                        spelt_alike=spelt_alike,
                         text=wording.say(subject, object_),
                         start=start,
                         end=start + len(object_),
@@ -250,11 +262,13 @@ class World:
     def edits(self, codes: Sequence[str], number: int) -> list[FactRecords]:
         """Return facts that are stated everywhere, each with another object of its relation as its new one, for the editing stages.
 
-        The prompt is the first wording up to its object, the paraphrase one that is not in the corpus; locality asks
-        another subject, whose own object is neither. ``codes`` have a row in ``xledit/languages.py``.
+        The prompt is the first wording up to its object, the paraphrase one that is not in the corpus; locality asks about a fact that
+        is not among those returned, whose own object is neither. ``codes`` have a row in ``xledit/languages.py``.
 
-        Raises ValueError when there are fewer than ``number``.
+        Raises ValueError when there are fewer than ``number``, or none of a relation is left for locality to ask.
         """
+        if odd := [code for code in codes if code not in self._params.apart]:
+            raise ValueError(f"edit_languages: {', '.join(odd)}; facts are chosen so that languages of apart can name them: add it there")
         known = [fact for fact in self.facts.values() if len(self.stated_in[fact.fact_id]) > 1]
         objects = {relation: {fact.object for fact in known if fact.relation == relation} for relation in self._params.relations}
         known = [fact for fact in known if len(objects[fact.relation]) > 2]
@@ -273,15 +287,19 @@ class World:
                 labels={"relation": fact.relation},
             )
             for fact in known[:number]
-            for new, near in [self._others(fact, known)]
+            for new, near in [self._others(fact, known, known[number:])]
         ]
 
-    def _others(self, fact: Fact, known: Sequence[Fact]) -> tuple[Fact, Fact]:
-        """Return two facts of the same relation: one whose object is given to ``fact``, one that should stay as it is."""
+    def _others(self, fact: Fact, known: Sequence[Fact], spare: Sequence[Fact]) -> tuple[Fact, Fact]:
+        """Return two facts of the same relation: one whose object is given to ``fact``, and of ``spare`` one that should stay as it is."""
         draw = random.Random(f"{self._seed}/edit/{fact.fact_id}")
-        others = [other for other in known if other.relation == fact.relation and other.object != fact.object]
-        new = draw.choice(others)
-        return new, draw.choice([other for other in others if other.object != new.object])
+        untouched = [other for other in spare if other.relation == fact.relation and other.object != fact.object]
+        if not untouched:
+            raise ValueError(f"num_edits leaves no fact of {fact.relation} that is not edited, for locality to ask; ask for fewer")
+        near = draw.choice(untouched)
+        return draw.choice(
+            [other for other in known if other.relation == fact.relation and other.object not in (fact.object, near.object)]
+        ), near
 
     def _request(self, code: str, fact: Fact, new: Fact) -> EditRequest:
         wording, subject = self.wording(code, fact.relation, "stated"), self.names[code].subject(fact)
