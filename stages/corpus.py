@@ -14,9 +14,13 @@ from xledit.training.corpus import CorpusParams, Jsonl, Source, build
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``tranyu.sources`` section of params.yaml: a row per source; ``embedded`` adds those that the stage ``world`` wrote."""
+    """The ``tranyu.sources`` section of params.yaml: a row per source; ``embedded`` adds those that the stage ``world`` wrote.
+
+    ``files`` is a file or folder that DVC watches: keep your own sources there, or a change to them is not noticed.
+    """
 
     embedded: bool
+    files: str
     rows: tuple[Source, ...]
 
 

@@ -1,16 +1,24 @@
 """Costs worked out beforehand are those of the model itself; the sizes that we ship fit params.yaml and the devices they are meant for."""
 
+import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT
+from tests.test_pretrain import FSDP
 from tools import size
 from xledit.models.fuxitranyu import FuxiTranyuConfig
 from xledit.params import section
+from xledit.training.catalog import NATURAL, PROGRAMMING
 from xledit.training.corpus import CorpusParams
 from xledit.training.costs import Architecture, Device, costs
 from xledit.training.mixture import Mixture
@@ -58,7 +66,45 @@ def test_costs_follow_the_formulas() -> None:
     assert found.days * 86_400 * found.tokens_per_second == pytest.approx(10**6)
     assert found.state_bytes == 16 * SMALL.num_parameters / 4 + 2 * 700 * 32
     assert found.activation_bytes == 2 * 2 * 64 * (32 * 4 + 14 * 32 + 2 * 48)
-    assert found.logit_bytes == 8 * 2 * 64 * 700
+    assert found.logit_bytes == 12 * 2 * 64 * 700
+
+
+def test_logits_take_what_is_said_while_the_loss_is_backward() -> None:
+    rows, vocabulary = 256, 5000
+    states, head = torch.randn(rows, 2), torch.randn(2, vocabulary, requires_grad=True)
+
+    def loss() -> torch.Tensor:  # as in compute_loss, whose logits are gone when it returns
+        return cross_entropy((states @ head).float(), torch.zeros(rows, dtype=torch.long), reduction="none").sum()
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        loss().backward()
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    events: list[Any] = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    one = Architecture(vocabulary=vocabulary, hidden_size=1, intermediate_size=1, num_hidden_layers=1, context=rows)
+    assert costs(one, DEVICE, 1, 1).logit_bytes == pytest.approx(max(held), rel=0.02)
+
+
+def test_several_gpus_share_a_run_as_the_two_processes_of_the_tests_do() -> None:
+    arguments = launch_command_parser().parse_args(["--config_file", str(ROOT / size.SIZES / "launch" / "fsdp2.yaml"), "x.py"])
+    environment = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    assert {name: environment.get(name) for name in FSDP} == FSDP
+
+
+def test_the_shares_of_the_8b_size_are_the_papers() -> None:
+    ratios = size.read_size("8b").sections["mixture"]["ratios"]
+    named = sum(row.share for row in NATURAL.values() if row.share)
+    gigabytes = sum(row.gigabytes for row in PROGRAMMING.values())
+    code = sum(ratios[name] for name in PROGRAMMING)
+    assert ratios.keys() == NATURAL.keys() | PROGRAMMING.keys()
+    for name, row in PROGRAMMING.items():
+        assert ratios[name] == pytest.approx(code * row.gigabytes / gigabytes, abs=1e-4)
+    for name, row in NATURAL.items():
+        if row.share:
+            assert ratios[name] / sum(ratios[each] for each, other in NATURAL.items() if other.share) == pytest.approx(
+                row.share / named, abs=1e-3
+            )
+    assert len({ratios[name] for name, row in NATURAL.items() if not row.share}) == 1
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -73,6 +119,7 @@ def test_a_size_fits_the_settings_and_its_devices(name: str, project: Path) -> N
     mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
     sources = section("tranyu.sources", Sources)
     assert [row.language for row in sources.rows] == list(run.languages)
+    assert {row.limit for row in sources.rows} == {size.read_size(name).limit}
     assert len(run.languages) == 43 + 16
     assert sum(mixture.tokens_per_language(dict.fromkeys(run.languages, run.tokens), run.tokens).values()) == run.tokens
     assert len(rows_per_step(run.tokens // architecture.context, architecture.context, params)) > params.checkpoints

@@ -1,6 +1,7 @@
 """The second half at another size: `python -m tools.size small` writes settings/tranyu/small.yaml into params.yaml and says what it costs.
 
-settings/tranyu/NAME.yaml holds the sections of ``tranyu`` that differ from micro's, and the devices that it is meant for;
+settings/tranyu/NAME.yaml holds the sections of ``tranyu`` that differ from micro's, and the devices that it is meant for; the rows of
+its sources are a file of settings/tranyu/sources, each with the ``limit`` of the size.
 `git checkout params.yaml` leads back. docs/scale.md has the formulas.
 """
 
@@ -21,18 +22,26 @@ SIZES = Path("settings/tranyu")
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of settings/tranyu: what it is, the devices it is meant for, and whole sections of ``tranyu`` in params.yaml."""
+    """One file of settings/tranyu: what it is, the devices it is meant for, and whole sections of ``tranyu`` in params.yaml.
+
+    ``limit`` is how many rows each task of the corpus reads of each source at most, -1 for all.
+    """
 
     what: str
     device: Device
+    limit: int = -1
     sections: dict[str, dict[str, Any]]
 
 
 def read_size(name: str) -> Size:
     """Return a size. Raises ValueError with the file and the key that is wrong, or the names that there are."""
-    path = SIZES / f"{name}.yaml"
+    path, yaml = SIZES / f"{name}.yaml", YAML(typ="safe", pure=True)
     try:
-        return msgspec.convert(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), Size)
+        size = msgspec.convert(yaml.load(path.read_text(encoding="utf-8")), Size)
+        if isinstance(file := size.sections.get("sources", {}).get("rows"), str):
+            sources = yaml.load((SIZES / "sources" / file).read_text(encoding="utf-8"))
+            size.sections["sources"]["rows"] = [row | {"limit": size.limit} for row in sources]
+        return size
     except FileNotFoundError as error:
         known = ", ".join(sorted(file.stem for file in SIZES.glob("*.yaml"))) or "none"
         raise ValueError(f"{path}: no such size; known: {known}") from error

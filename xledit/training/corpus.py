@@ -58,16 +58,22 @@ class _Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     """Where text of one language lies.
 
     Of a row, what is under ``text_key`` and ``id_key`` and an object ``metadata`` are kept, and the address of the page under
-    ``url_key``, which the URL filter needs (None: these texts have no address and pass it by).
+    ``url_key``, which the URL filter needs (None: these texts have no address and pass it by). ``limit`` is how many rows each task
+    reads at most, -1 for all.
     """
 
     language: str
     text_key: str = "text"
     id_key: str = "id"
     url_key: str | None = None
+    limit: int = -1
 
     def __post_init__(self) -> None:
         catalog.row(self.language)
+
+    def _options(self) -> dict[str, Any]:
+        adapter = functools.partial(_parse, url_key=self.url_key)
+        return {"adapter": adapter, "text_key": self.text_key, "id_key": self.id_key, "limit": self.limit}
 
 
 class _Files(_Source, frozen=True, kw_only=True):
@@ -97,8 +103,7 @@ class _Files(_Source, frozen=True, kw_only=True):
     def _reader(self, kind: type[BaseDiskReader], listing: Path) -> BaseDiskReader:
         folder, names = self.files()
         write_bytes(listing, "".join(f"{name}\n" for name in names).encode())
-        adapter = functools.partial(_parse, url_key=self.url_key)
-        reader = kind(folder, paths_file=str(listing), adapter=adapter, text_key=self.text_key, id_key=self.id_key)
+        reader = kind(folder, paths_file=str(listing), **self._options())
         reader.add_file_path = False  # it would be absolute
         return reader
 
@@ -143,8 +148,7 @@ class Dataset(_Source, frozen=True, kw_only=True, tag="datasets"):
     def reader(self, _listing: Path) -> BaseReader:
         """Return datatrove's reader."""
         options = {"name": self.config, "data_dir": self.data_dir, "split": self.split, "revision": self.revision}
-        adapter = functools.partial(_parse, url_key=self.url_key)
-        return _Rows(self.name, options, self.streaming, adapter=adapter, text_key=self.text_key, id_key=self.id_key)
+        return _Rows(self.name, options, self.streaming, **self._options())
 
 
 Source = Jsonl | Parquet | Dataset

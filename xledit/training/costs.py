@@ -63,8 +63,8 @@ def costs(architecture: Architecture, device: Device, tokens: int, micro_batch: 
 
     Per device: ``16 N / G`` bytes of states and, gathered while in use, ``2`` bytes a parameter of the largest part (a layer
     or an embedding); ``2 b T d (L + 1)`` bytes of kept activations and ``2 b T (14 d + 2 f)`` of the layer that is computed
-    again (queries, keys, values, norms, residuals; attention that keeps no scores); ``8 b T V`` of logits and their gradient
-    in float32.
+    again (queries, keys, values, norms, residuals; attention that keeps no scores); ``12 b T V`` of logits in float32, of their
+    logarithms of shares, and of the gradient, which the loss has at once.
     """
     a, windows = architecture, micro_batch * architecture.context
     d, f = a.hidden_size, a.intermediate_size
@@ -74,7 +74,7 @@ def costs(architecture: Architecture, device: Device, tokens: int, micro_batch: 
         total_flops=float(a.flops_per_token) * tokens,
         state_bytes=STATE_BYTES * a.num_parameters / device.number + 2 * largest,
         activation_bytes=2 * windows * d * (a.num_hidden_layers + 1) + 2 * windows * (14 * d + 2 * f),
-        logit_bytes=8 * windows * a.vocabulary,
+        logit_bytes=12 * windows * a.vocabulary,
         tokens_per_second=speed,
         days=tokens / speed / 86_400,
     )

@@ -8,6 +8,7 @@ of a run, in one of them only (does it cross?), or in none (what does guessing g
 
 import csv
 import hashlib
+import math
 import random
 import re
 from collections import Counter
@@ -262,22 +263,32 @@ class World:
     def edits(self, codes: Sequence[str], number: int) -> list[FactRecords]:
         """Return facts that are stated everywhere, each with another object of its relation as its new one, for the editing stages.
 
-        The prompt is the first wording up to its object, the paraphrase one that is not in the corpus; locality asks about a fact that
-        is not among those returned, whose own object is neither. ``codes`` have a row in ``xledit/languages.py``.
+        The prompt is the first wording up to its object, the paraphrase one that is not in the corpus. Locality asks about another
+        fact, whose own object is neither; the quarter of each relation that it asks about is never edited. ``codes`` have a row in
+        ``xledit/languages.py``.
 
-        Raises ValueError when there are fewer than ``number``, or none of a relation is left for locality to ask.
+        Raises ValueError when there are fewer than ``number``, or facts were not chosen so that these languages can name them.
         """
         if odd := [code for code in codes if code not in self._params.apart]:
             raise ValueError(f"edit_languages: {', '.join(odd)}; facts are chosen so that languages of apart can name them: add it there")
-        known = [fact for fact in self.facts.values() if len(self.stated_in[fact.fact_id]) > 1]
-        objects = {relation: {fact.object for fact in known if fact.relation == relation} for relation in self._params.relations}
-        known = [fact for fact in known if len(objects[fact.relation]) > 2]
-        if len(known) < number:
+        found = list[tuple[Fact, Fact, Fact]]()  # to edit, whose object it is given, to leave alone
+        for relation in self._params.relations:
+            some = [fact for fact in self.facts.values() if fact.relation == relation and len(self.stated_in[fact.fact_id]) > 1]
+            some.sort(key=lambda fact: _share(f"{self._seed}/edit/{fact.fact_id}"))
+            asked = some[: math.ceil(len(some) / 4)]
+            for fact in some[len(asked) :]:
+                draw = random.Random(f"{self._seed}/edit/{fact.fact_id}")
+                others = [near for near in asked if near.object != fact.object]
+                if others:
+                    near = draw.choice(others)
+                    objects = [other for other in some if other.object not in (fact.object, near.object)]
+                    found += [(fact, draw.choice(objects), near)] if objects else []
+        if len(found) < number:
             raise ValueError(
-                f"num_edits is {number}, but only {len(known)} facts are stated everywhere and have two other objects in their relation; "
+                f"num_edits is {number}, but only {len(found)} facts are stated everywhere and have two other objects in their relation; "
                 f"ask for fewer, or raise relations or everywhere"
             )
-        known.sort(key=lambda fact: _share(f"{self._seed}/edit/{fact.fact_id}"))
+        found.sort(key=lambda row: _share(f"{self._seed}/edit/{row[0].fact_id}"))
         return [
             FactRecords(
                 fact_id=fact.fact_id,
@@ -286,20 +297,8 @@ class World:
                 probes={code: self._edit_probes(code, fact, new, near) for code in codes},
                 labels={"relation": fact.relation},
             )
-            for fact in known[:number]
-            for new, near in [self._others(fact, known, known[number:])]
+            for fact, new, near in found[:number]
         ]
-
-    def _others(self, fact: Fact, known: Sequence[Fact], spare: Sequence[Fact]) -> tuple[Fact, Fact]:
-        """Return two facts of the same relation: one whose object is given to ``fact``, and of ``spare`` one that should stay as it is."""
-        draw = random.Random(f"{self._seed}/edit/{fact.fact_id}")
-        untouched = [other for other in spare if other.relation == fact.relation and other.object != fact.object]
-        if not untouched:
-            raise ValueError(f"num_edits leaves no fact of {fact.relation} that is not edited, for locality to ask; ask for fewer")
-        near = draw.choice(untouched)
-        return draw.choice(
-            [other for other in known if other.relation == fact.relation and other.object not in (fact.object, near.object)]
-        ), near
 
     def _request(self, code: str, fact: Fact, new: Fact) -> EditRequest:
         wording, subject = self.wording(code, fact.relation, "stated"), self.names[code].subject(fact)
