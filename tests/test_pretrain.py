@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 import xledit.training.packing
 import xledit.training.pretrain
+from stages.pretrain import stretches
 from tests.tiny import SIZES, VOCABULARY, tiny_tokenizer
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.storage import read_json, write_json, write_tensors
@@ -496,3 +497,28 @@ def test_two_processes_learn_what_one_learns_also_when_killed(plain: Path, tmp_p
 def test_sharded_fsdp_checkpoints_are_refused_since_they_are_pickles(tmp_path: Path) -> None:
     done = launch(tmp_path, **FSDP | {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"})
     assert done.returncode and "set fsdp_state_dict_type to FULL_STATE_DICT" in done.stdout
+
+
+def test_the_loss_up_to_a_checkpoint_is_the_mean_over_tokens() -> None:
+    def step(tokens: int, loss: float | None, **languages: tuple[float, int]) -> Step:
+        nats, predicted = ({code: pair[place] for code, pair in languages.items()} for place in (0, 1))
+        return Step(
+            step=1,
+            tokens=tokens,
+            loss=loss,
+            grad_norm=1.0,
+            learning_rate=1.0,
+            skipped=loss is None,
+            languages=nats,  # pyright: ignore[reportArgumentType]
+            predicted=predicted,  # pyright: ignore[reportArgumentType]
+        )
+
+    steps = [
+        step(64, 4.0, en=(4.0, 60)),
+        step(128, 1.0, en=(1.0, 20), zh=(1.0, 100)),
+        step(192, None, en=(0.0, 9)),
+        step(256, 2.0, zh=(2.0, 60)),
+    ]
+    first, last = stretches(steps, [128, 256])
+    assert (first.loss, first.languages, first.skipped) == (2.0, {"en": 3.25, "zh": 1.0}, 0)
+    assert (last.loss, last.languages["zh"], last.skipped) == (2.0, 2.0, 1)
