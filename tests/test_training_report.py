@@ -317,9 +317,9 @@ def test_every_language_has_a_line_and_those_of_which_most_was_read_a_name() -> 
 
 def test_tables_of_the_readme_are_those_of_the_page(reports: Path) -> None:
     assert readme.mixture_table(reports / "pretrain.json")[1:] == [
-        ["English", "1,000", "4,000", "4.0", "10.0", "40.0", "28.8"],
-        ["Chinese", "1,000", "2,000", "2.0", "10.0", "20.0", "10.4"],
-        ["Python", "8,000", "4,000", "0.5", "80.0", "40.0", ""],
+        ["English", "1,000", "4,000", "4.0", "10.0", "40.0", "28.8", "4.25"],
+        ["Chinese", "1,000", "2,000", "2.0", "10.0", "20.0", "10.4", "2.50"],
+        ["Python", "8,000", "4,000", "0.5", "80.0", "40.0", "", "4.50"],
     ]
     assert readme.fertility_table(reports / "tokenizer.json")[1:] == [
         ["en", "English", "1.75", "0.88"],

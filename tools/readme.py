@@ -118,7 +118,9 @@ def audit_table(path: Path) -> list[list[str]]:
 
 
 def mixture_table(path: Path) -> list[list[str]]:
-    """Return the tokens of each language that there were and that were read, and the shares: the corpus's, the run's, the paper's."""
+    """Return the tokens of each language that there were and that were read, the shares of corpus, run and paper, and the last loss."""
+    run = read_json(path, Pretrained)
+    losses = {found.code: found.last for found in training_tables.loss_rows(run, {})}
     rows = [
         [
             catalog.row(found.code).name,
@@ -126,10 +128,12 @@ def mixture_table(path: Path) -> list[list[str]]:
             f"{found.taken:,}",
             f"{found.epochs:.1f}",
             *(_percent(share) for share in (found.share_available, found.share_taken, found.paper)),
+            f"{losses.get(found.code, math.nan):.2f}",
         ]
-        for found in training_tables.mixture_rows(read_json(path, Pretrained))
+        for found in training_tables.mixture_rows(run)
     ]
-    return [["language", "tokens there were", "read", "epochs", "% of the corpus", "% of what was read", "% in the paper"], *rows]
+    head = ["language", "tokens there were", "read", "epochs", "% of the corpus", "% of what was read", "% in the paper", "loss"]
+    return [head, *rows]
 
 
 def fertility_table(path: Path) -> list[list[str]]:
