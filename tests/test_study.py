@@ -200,8 +200,8 @@ def test_changed_new_and_deleted_files_come_along_and_ignored_ones_do_not(tmp_pa
         (project.root / name).write_text(text, encoding="utf-8")
     project.commit("all")
     clone = project.clone(tmp_path / "clone")
-    for name in ("changed", "staged", "ignored", "new/file"):
-        (project.root / name).parent.mkdir(exist_ok=True)
+    for name in ("changed", "staged", "ignored", "new/file", "docs/results/other.json"):
+        (project.root / name).parent.mkdir(parents=True, exist_ok=True)
         (project.root / name).write_text("2", encoding="utf-8")
     project.run("git", "add", "staged")
     (project.root / "deleted").unlink()

@@ -88,8 +88,10 @@ def main(
 
 
 def bring(clone: Path) -> tuple[str, ...]:
-    """Copy what differs from the last commit, but for ignored files, into a clone of it. Returns the names."""
-    names = [*_git("diff", "--name-only", "HEAD").splitlines(), *_git("ls-files", "--others", "--exclude-standard").splitlines()]
+    """Copy what differs from the last commit, but for ignored files and studies' results, into a clone of it. Returns the names."""
+    where = ("--", f":(exclude){RESULTS}")
+    changed, new = _git("diff", "--name-only", "HEAD", *where), _git("ls-files", "--others", "--exclude-standard", *where)
+    names = [*changed.splitlines(), *new.splitlines()]
     for name in names:
         if Path(name).exists():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
