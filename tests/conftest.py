@@ -158,7 +158,8 @@ def new_project(root: Path, env: dict[str, str]) -> Project:
 
 def remove_results(root: Path) -> None:
     """Remove what `dvc repro` writes; reports/audit.json is a source, written by `make audit`."""
-    (root / "dvc.lock").unlink(missing_ok=True)
+    for pipeline in (root, root / "tranyu"):
+        (pipeline / "dvc.lock").unlink(missing_ok=True)
     for path in (root / "reports").rglob("*"):
         if path.is_file() and path.name != "audit.json":
             path.unlink()
@@ -193,6 +194,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     }
     logs.mkdir()
     project = new_project(root, env)
+    shutil.rmtree(root / "tranyu")  # the first half is a project by itself; tests of the second have their own
     remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
     write_study(root / "docs" / "results")
