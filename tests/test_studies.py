@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.test_report import SCRIPT, cell, estimate, made, prepared
+from tools import readme
 from xledit.reporting import figures, sentences
 from xledit.reporting.studies import COMPARED, MethodRow, StudyCells, best, method_rows, perplexity_ratios, read_all, value_of
 from xledit.reporting.tables import Measured
@@ -210,6 +211,12 @@ def put(folder: Path, found: StudyCells) -> None:
     write_json(folder / f"{found.study.name}.json", found.study)
     for summary in found.cells:
         write_json(folder / found.study.name / f"{summary.method}-{summary.edit}.json", summary)
+
+
+def test_the_readme_says_how_each_model_of_a_sequence_ended_and_whose_perplexity_rose(tmp_path: Path) -> None:
+    put(tmp_path, study_of([with_checks(BROKEN)], name="a"))  # JSON keeps keys sorted: English comes back before Chinese
+    [_names, row] = readme.collapse_table(tmp_path / "a.json")
+    assert row == ["memit", "zh", "20", "collapsed", "75", "50", "en × 1.0, zh × 50.0", "1.20"]
 
 
 def test_studies_are_read_with_their_cells_in_the_order_of_their_settings(tmp_path: Path) -> None:

@@ -92,13 +92,13 @@ def collapse_table(path: Path) -> list[list[str]]:
     """Return how each method of a study of many batches ended: facts stored, recall, perplexity, largest norm."""
     rows = []
     for cell in studies.read(path).sequences:
-        last, ratios = cell.checks[-1], studies.perplexity_ratios(cell.checks)
+        last = cell.checks[-1]
         kept = "" if last.kept is None else f"{100 * last.kept:.0f}"
         norm = max((norm for norm in last.weight_norms.values() if norm is not None), default=math.nan)
-        perplexity = " / ".join(f"{ratio:.1f}" for ratio in ratios.values())
+        perplexity = ", ".join(f"{code} × {ratio:.1f}" for code, ratio in studies.perplexity_ratios(cell.checks).items())
         ended = "collapsed" if last.collapsed else "stands"
         rows.append([cell.method, cell.edit, str(last.num_facts), ended, f"{100 * last.fresh:.0f}", kept, perplexity, f"{norm:.2f}"])
-    return [["method", "edit", "facts stored", "then", "newest recalled", "earlier recalled", "perplexity zh / en", "largest norm"], *rows]
+    return [["method", "edit", "facts stored", "then", "newest recalled", "earlier recalled", "perplexity", "largest norm"], *rows]
 
 
 def audit_table(path: Path) -> list[list[str]]:
