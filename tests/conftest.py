@@ -22,7 +22,8 @@ from xledit.results import Study
 from xledit.storage import write_json
 
 # the modules that pass tensors on, before any of them is imported
-install_import_hook(["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.models"], "tests.typechecking.check")
+CHECKED = ["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.interpret", "xledit.models"]
+install_import_hook(CHECKED, "tests.typechecking.check")
 
 # speed is measured by `make bench`, and a busy machine is not a fault
 settings.register_profile("xledit", deadline=None)

@@ -213,7 +213,13 @@ def test_a_search_chooses_reports_the_failed_trial_and_leaves_the_workspace(toy:
 @pytest.mark.slow
 def test_an_interrupt_empties_the_queue(toy: Project) -> None:
     command = [sys.executable, "-m", "tools.tune", "tiny", "--method", "memit", "--poll", "1", "--num-facts", "100", *LAYERS]
-    with subprocess.Popen(command, cwd=toy.root, env=toy.env, text=True, stderr=subprocess.PIPE) as process:
+    # a test run that was started in the background ignores interrupts, and its children would, too
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=toy.root, env=toy.env, text=True, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         deadline = time.monotonic() + 120
         while "Running" not in toy.dvc("queue", "status"):
             assert time.monotonic() < deadline

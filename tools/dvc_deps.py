@@ -57,7 +57,8 @@ def update(path: Path, graph: grimp.ImportGraph, check: bool) -> int:
     """Write a file's deps, or only print what differs. Returns how many do."""
     tree = yaml.load(path.read_text(encoding="utf-8"))
     differing = 0
-    for name, stage in tree["stages"].items():
+    for name, found in tree["stages"].items():
+        stage = found.get("do", found)  # of foreach
         if module_of(stage) not in graph.modules:
             print(f"{path}: stage {name}: no module {module_of(stage)}")
             differing += 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from markupsafe import Markup
 
-from xledit.reporting import figures, page, training_figures
+from xledit.reporting import figures, interpret, interpret_figures, page, training_figures
 from xledit.reporting import training_tables as tables
 from xledit.reporting.sentences import plural
 from xledit.training.catalog import NATURAL, row
@@ -27,6 +27,7 @@ class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Mapping[str, LanguageTokens]
     pretrained: Pretrained
     recall: Sequence[CheckpointRecall]
+    analysed: Sequence[interpret.Analysed] = ()
 
 
 def render(run: TrainingRun) -> str:
@@ -49,6 +50,8 @@ def render(run: TrainingRun) -> str:
         about_losses=about_losses(run.pretrained, run.tokens),
         about_recall=about_recall(run.recall[-1].recall),
         crossing=crossing(run.recall[-1].recall),
+        analysed=run.analysed,
+        interpret=interpret,
     )
 
 
@@ -58,6 +61,10 @@ def _figures(run: TrainingRun) -> dict[str, Markup]:
         "losses": (training_figures.losses(run.pretrained), "loss of each language by tokens seen; the table has the last numbers"),
         "recall": (training_figures.recall(run.recall), "share of facts recalled by tokens seen; the table has the last numbers"),
     }
+    for place, each in enumerate(run.analysed):
+        states = "likeness of languages by depth beside the nulls; the table has the numbers"
+        found[f"states-{place}"] = (interpret_figures.states([each]), states)
+        found[f"lens-{place}"] = (interpret_figures.lens(each.states), "probability of the answer by depth and language, beside the null")
     return {name: Markup(figures.inline(svg, name, label)) for name, (svg, label) in found.items()}
 
 

@@ -1,0 +1,162 @@
+"""Languages in a model's states: what theory promises of each measure, and that batches change nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ortho_group
+
+from tests.tiny import CONFIGS, tiny_model, tiny_tokenizer
+from xledit.interpret.lens import lens
+from xledit.interpret.parallel import Parallel, of_files, of_probes
+from xledit.interpret.representations import (
+    chance_within,
+    compare,
+    depth_states,
+    linear_cka,
+    probed_language,
+    retrieval_within,
+    sentence_states,
+)
+from xledit.models.prompts import encode_text, pad
+from xledit.training.world import FactProbe
+
+SENTENCES = ("The currency of Japan is yen.", "巴黎是法国的首都。", "a", "France pays in euro, and Austria, too.", "日本的货币是日元。")
+
+
+def draw(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_states_are_those_that_transformers_gives(name: str) -> None:
+    model = tiny_model(name)
+    ids, mask = pad([encode_text(tiny_tokenizer(), sentence) for sentence in SENTENCES])
+    found = depth_states(model, ids, mask)
+    theirs = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    assert len(found) == len(theirs)
+    for ours, wanted in zip(found, theirs, strict=True):
+        torch.testing.assert_close(ours[mask.bool()], wanted.detach()[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+def test_pooled_states_do_not_depend_on_batches_and_leave_the_opening_out(max_tokens: int) -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    found = sentence_states(model, tokenizer, SENTENCES, max_tokens)
+    for place, sentence in enumerate(SENTENCES):
+        ids, mask = pad([encode_text(tokenizer, sentence)])
+        states = depth_states(model, ids, mask).double()[:, 0]
+        own = len(tokenizer(sentence, add_special_tokens=False).input_ids)
+        torch.testing.assert_close(found["last"][:, place], states[:, -1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found["mean"][:, place], states[:, -own:].mean(1), atol=1e-5, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 99), scale=st.floats(0.1, 10), dimensions=st.integers(2, 9))
+def test_cka_knows_rotation_scale_and_shift_from_another_content(seed: int, scale: float, dimensions: int) -> None:
+    left = draw(seed, 40, dimensions)
+    turned = scale * left @ torch.from_numpy(ortho_group.rvs(dimensions, random_state=seed)) + draw(seed + 1, dimensions)
+    assert linear_cka(left, turned) == pytest.approx(1)
+    assert linear_cka(left, draw(seed + 2, 40, dimensions)) < 0.8
+    # the definition, by covariances
+    other = draw(seed + 3, 40, 5)
+    one, two = left - left.mean(0), other - other.mean(0)
+    assert linear_cka(left, other) == pytest.approx(((two.T @ one).norm() ** 2 / ((one.T @ one).norm() * (two.T @ two).norm())).item())
+
+
+def test_a_shared_direction_makes_the_papers_cosine_high_and_its_null_too_but_no_retrieval() -> None:
+    shared = 50 * torch.ones(1, 20, 30)
+    states = {"zh": shared + draw(1, 1, 20, 30), "en": shared + draw(2, 1, 20, 30)}
+    found = compare(states, Parallel(sentences={"zh": ("",) * 20, "en": ("",) * 20}, groups=("",) * 20), "mean", 0)[0]
+    assert found.means.mean > 0.99
+    assert found.means_unrelated.mean > 0.99
+    assert found.different.mean > 0.99
+    assert abs(found.centred_same.mean) < 0.15
+    assert found.retrieval.mean <= 0.3
+
+
+def test_translations_that_share_content_are_found_and_their_language_told() -> None:
+    content, offset = draw(1, 1, 20, 30), 3 * draw(2, 30)
+    states = {"zh": content + 0.1 * draw(3, 1, 20, 30), "en": content + offset}
+    found = compare(states, Parallel(sentences={"zh": ("",) * 20, "en": ("",) * 20}, groups=("a", "b") * 10), "mean", 0)[0]
+    assert found.retrieval.mean == 1
+    assert found.retrieval_within.mean == 1
+    assert found.cka.mean > 0.95 > 0.8 > found.cka_shuffled.mean
+    assert found.language == 1
+    assert found.language_shuffled < 0.9
+
+
+def test_a_pattern_alone_is_found_among_all_sentences_and_not_within_its_group() -> None:
+    groups = ("a",) * 30 + ("b",) * 30
+    pattern = torch.cat([draw(1, 1, 20).expand(30, 20), draw(2, 1, 20).expand(30, 20)]) * 10
+    left, right = pattern + 0.1 * draw(3, 60, 20), pattern + 0.1 * draw(4, 60, 20)
+    assert chance_within(groups) == pytest.approx(1 / 30)
+    assert retrieval_within(left, right, groups) < 0.15
+    # neighbours of another group do not count, however near
+    assert retrieval_within(draw(5, 4, 3), draw(6, 4, 3), ("a", "b", "c", "d")) == 1
+
+
+def test_the_probe_never_sees_a_translation_of_what_it_is_asked() -> None:
+    # a language is told by nothing but each sentence's own mark, which both languages carry alike
+    marks = torch.eye(10, dtype=torch.float64)
+    states = {"zh": marks, "en": marks}
+    assert probed_language(states, torch.arange(10).chunk(2), None) == pytest.approx(0.5)
+
+
+def probe(fact: str, code: str, object_: str, **fields: object) -> FactProbe:
+    text = f"{fact} is {object_}."
+    plain = {"status": "everywhere", "seen": True, "spelt_alike": False, "start": len(text) - len(object_) - 1, "end": len(text) - 1}
+    return FactProbe(fact_id=fact, language=code, text=text, **plain | fields)  # pyright: ignore[reportArgumentType]
+
+
+def world() -> list[FactProbe]:
+    objects = {"zh": ("日元", "欧元", "法国", "中国"), "en": ("Japan", "euro", "francs", "China")}
+    return [probe(f"currency/{place}", code, name) for code, names in objects.items() for place, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt2"])
+def test_the_last_depth_of_the_lens_is_what_the_model_says(name: str) -> None:
+    model, tokenizer = tiny_model(name), tiny_tokenizer()
+    number, depths = lens(model, tokenizer, world(), ("zh", "en"), 10_000)
+    assert number == 8
+    assert len(depths) == len(model.get_submodule("transformer.h" if name == "gpt2" else "model.layers")) + 1
+    chances = []
+    for each in world():
+        whole = encode_text(tokenizer, each.text)
+        opening = len(whole) - len(tokenizer(each.text, add_special_tokens=False).input_ids)
+        offsets = tokenizer(each.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        first = opening + next(place for place, (_start, stop) in enumerate(offsets) if stop > each.start)
+        logits = model(input_ids=torch.tensor([whole[:first]])).logits[0, -1]
+        chances.append(logits.softmax(-1)[whole[first]].item())
+    assert depths[-1].asked == pytest.approx(sum(chances) / 8, rel=1e-4)
+    again = lens(model, tokenizer, world(), ("zh", "en"), 1)[1]
+    assert [row.asked for row in again] == pytest.approx([row.asked for row in depths], rel=1e-4)
+    assert set(depths[0].others) == {"zh", "en"}
+
+
+def test_parallel_sentences_are_facts_that_all_languages_state_and_do_not_all_spell_alike() -> None:
+    more = [probe("code/9", code, "JPY", spelt_alike=True) for code in ("zh", "en")] + [probe("currency/10", "en", "yuan")]
+    found = of_probes([*world(), *more], ("zh", "en"))
+    assert len(found.groups) == 4
+    assert set(found.groups) == {"currency"}
+    assert all(line.startswith(f"currency/{place}") for lines in found.sentences.values() for place, line in enumerate(lines))
+
+
+def test_files_of_parallel_sentences_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "zho_Hans.dev").write_text("一\n二\n三\n四\n", encoding="utf-8")
+    (tmp_path / "eng_Latn.dev").write_text("one\ntwo\nthree\nfour\n", encoding="utf-8")
+    files = {"zh": str(tmp_path / "zho_Hans.dev"), "en": str(tmp_path / "eng_Latn.dev")}
+    assert of_files(files).sentences["en"][2] == "three"
+    (tmp_path / "eng_Latn.dev").write_text("one\ntwo\nthree\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"same number of lines.*eng_Latn\.dev has 3"):
+        of_files(files)
+    (tmp_path / "eng_Latn.dev").write_text("one\n\nthree\nfour\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2 is empty"):
+        of_files(files)
+    with pytest.raises(ValueError, match="cannot be read"):
+        of_files(files | {"en": str(tmp_path / "none")})
+    with pytest.raises(ValueError, match="needs two languages"):
+        of_files({"zh": files["zh"]})
+    with pytest.raises(ValueError, match="no probes in ky"):
+        of_probes(world(), ("zh", "ky"))

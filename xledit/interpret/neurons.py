@@ -1,0 +1,207 @@
+"""How much each unit of a model matters to the loss of a sentence: |gradient x activation| (arXiv 2408.06273, 6.1), and real ablation."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import msgspec
+import torch
+from jaxtyping import Float
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.interpret.results import Ablation, Importance
+from xledit.models.families import family_of, layers_of
+from xledit.models.prompts import batches_by_length, encode_text, pad
+from xledit.models.tracing import added, hooked
+
+# a component of a layer: its layer, and its module's path in the layer
+Place = tuple[int, str]
+HEAD_NORMS = ("q_norm", "k_norm")
+
+
+class UnitImportance(msgspec.Struct, frozen=True, kw_only=True):
+    """Each component's units over some sentences of one language, as means over the sentences, in ``Importance``'s terms.
+
+    ``raw``, ``per_nat`` and ``per_token`` are ``[width]`` by component; ``loss`` is the sentences' mean loss (nats per token).
+    """
+
+    raw: dict[Place, Tensor]
+    per_nat: dict[Place, Tensor]
+    per_token: dict[Place, Tensor]
+    loss: float
+
+
+def components_of(model: PreTrainedModel) -> dict[Place, nn.Module]:
+    """Return what computes with weights in each layer (maps and norms), and the activation between the two maps of its MLP.
+
+    Norms of queries and keys are left out: some work head by head, where a unit is not a unit of the layer.
+    """
+    found = {}
+    for number, layer in enumerate(layers_of(model)):
+        activation = activation_of(model, number)
+        for path, module in layer.named_modules():
+            own = next(module.parameters(recurse=False), None) is not None
+            if (own and path.rpartition(".")[2] not in HEAD_NORMS) or module is activation:
+                found[number, path] = module
+    return found
+
+
+def activation_of(model: PreTrainedModel, layer: int) -> nn.Module:
+    """Return the module that applies a layer's non-linear function, whose outputs are its neurons. Raises ValueError if there is no one."""
+    parent = layers_of(model)[layer].get_submodule(family_of(model).memory.rpartition(".")[0])
+    found = [
+        module
+        for module in parent.children()
+        if not isinstance(module, nn.Dropout) and not list(module.children()) and not list(module.parameters())
+    ]
+    if len(found) != 1:
+        raise ValueError(f"layer {layer} of {model.config.model_type} has {len(found)} modules that could be its activation; one is needed")
+    return found[0]
+
+
+def importance(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int) -> UnitImportance:
+    """Return how much switching each unit off would change the loss of a sentence, to first order, as a mean over the sentences.
+
+    ``|sum over tokens of dL/dh x h|`` of each sentence for ``raw``, ``sum over tokens of |dL/dh x h|`` for ``per_token`` (L is a mean
+    over tokens, so that is a mean over tokens of what each would change in a sum). ``max_tokens`` bounds a batch, not results.
+
+    Raises ValueError for a sentence of fewer than two tokens.
+    """
+    parts = components_of(model)
+    names = ("raw", "per_nat", "per_token")
+    sums: dict[str, dict[Place, Tensor]] = {name: {} for name in names}
+    total = 0.0
+    for ids, mask in _batches(tokenizer, sentences, max_tokens):
+        seen: dict[Place, Tensor] = {}
+        with _kept(model, parts, seen):
+            losses = sentence_losses(model, ids, mask)
+            gradients = torch.autograd.grad(losses.sum(), list(seen.values()))
+        total += losses.sum().item()
+        for (place, states), gradient in zip(seen.items(), gradients, strict=True):
+            change = states.detach() * gradient  # no loss depends on padding
+            together = change.sum(1).abs()
+            for name, found in (
+                ("raw", together.sum(0)),
+                ("per_nat", (together / losses.detach()[:, None]).sum(0)),
+                ("per_token", change.abs().sum((0, 1))),
+            ):
+                sums[name][place] = sums[name].get(place, 0) + found.double().cpu() / len(sentences)
+    return UnitImportance(**sums, loss=total / len(sentences))
+
+
+def mean_of(parts: Sequence[UnitImportance]) -> UnitImportance:
+    """Return the mean over parts of the sentences, each part counting the same."""
+
+    def mean(name: str) -> dict[Place, Tensor]:
+        found = [getattr(part, name) for part in parts]
+        return {place: torch.stack([each[place] for each in found]).mean(0) for place in found[0]}
+
+    loss = sum(part.loss for part in parts) / len(parts)
+    return UnitImportance(raw=mean("raw"), per_nat=mean("per_nat"), per_token=mean("per_token"), loss=loss)
+
+
+def of_components(language: str, units: UnitImportance) -> list[Importance]:
+    """Return the importance of whole components."""
+    return [
+        Importance(
+            layer=layer,
+            component=path,
+            language=language,
+            width=len(raw),
+            raw=raw.sum().item(),
+            per_unit=raw.mean().item(),
+            per_nat=units.per_nat[layer, path].mean().item(),
+            per_token=units.per_token[layer, path].mean().item(),
+        )
+        for (layer, path), raw in units.raw.items()
+    ]
+
+
+def ablate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], per_component: int, max_tokens: int
+) -> list[Ablation]:
+    """Switch units off for real and return how the change of the loss agrees with the estimate, by kind of component.
+
+    ``per_component`` units of each kind, from the least to the most important at even distances of rank, over all layers.
+    """
+    parts, estimated = components_of(model), importance(model, tokenizer, sentences, max_tokens).raw
+    batches = list(_batches(tokenizer, sentences, max_tokens))
+    with torch.no_grad():
+        before = [sentence_losses(model, ids, mask) for ids, mask in batches]
+    found = []
+    for path in dict.fromkeys(path for _layer, path in parts):
+        flat = [
+            (value, layer, unit) for (layer, name), units in estimated.items() if name == path for unit, value in enumerate(units.tolist())
+        ]
+        flat.sort()
+        chosen = [flat[round(rank * (len(flat) - 1) / (per_component - 1))] for rank in range(per_component)]
+        measured = []
+        for _value, layer, unit in chosen:
+            with torch.no_grad(), switched_off({parts[layer, path]: torch.tensor([unit])}):
+                after = [sentence_losses(model, ids, mask) for ids, mask in batches]
+            change = torch.cat([(new - old).abs() for new, old in zip(after, before, strict=True)])
+            measured.append(change.mean().item())
+        values = [value for value, _layer, _unit in chosen]
+        varied = len(set(values)) > 1 and len(set(measured)) > 1
+        correlation: Any = spearmanr(values, measured) if varied else None
+        found.append(
+            Ablation(
+                component=path,
+                num_units=per_component,
+                rank_correlation=float(correlation.statistic) if varied else None,
+                ratio=sum(values) / sum(measured) if sum(measured) else None,
+            )
+        )
+    return found
+
+
+def sentence_losses(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:
+    """Return each row's mean loss (nats per token) over all tokens but its first. Rows are padded on the right."""
+    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits[:, :-1]
+    counted = mask[:, 1:].to(logits.device)
+    losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].to(logits.device).flatten(), reduction="none").view_as(counted)
+    return (losses * counted).sum(1) / counted.sum(1)
+
+
+@contextmanager
+def switched_off(units: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+    """Have modules give 0 in the units named, inside the context."""
+
+    def off(places: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda states: states.index_fill(-1, places.to(states.device), 0.0)
+
+    with ExitStack() as stack:
+        for module, places in units.items():
+            stack.enter_context(added(module, off(places)))
+        yield
+
+
+@contextmanager
+def _kept(model: PreTrainedModel, parts: Mapping[Place, nn.Module], seen: dict[Place, Tensor]) -> Iterator[None]:
+    """Put what the parts give into ``seen``, with a graph behind it that begins at the embeddings: the weights are frozen."""
+
+    def keep(place: Place) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+        def hook(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+            seen[place] = output
+            return output.clone()  # a parallel block may add to it in place
+
+        return hook
+
+    def begin(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+        return output.detach().requires_grad_()
+
+    handles = [module.register_forward_hook(keep(place)) for place, module in parts.items()]
+    with hooked(model.get_input_embeddings().register_forward_hook(begin), *handles), torch.enable_grad():
+        yield
+
+
+def _batches(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    rows = [encode_text(tokenizer, sentence) for sentence in sentences]
+    short = next((sentence for sentence, row in zip(sentences, rows, strict=True) if len(row) < 2), None)
+    if short is not None:
+        raise ValueError(f"the sentence {short!r} has fewer than two tokens, and so no loss")
+    for batch in batches_by_length([len(row) for row in rows], max_tokens):
+        yield pad([rows[index] for index in batch])

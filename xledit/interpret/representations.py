@@ -1,0 +1,127 @@
+"""How alike a model's states are for sentences that say the same in different languages, layer by layer, beside their nulls."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import torch
+from jaxtyping import Float, Int
+from sklearn.linear_model import RidgeClassifier
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from xledit.geometry.vectors import cosines, likeness
+from xledit.interpret.parallel import Parallel
+from xledit.interpret.results import Depth, Pairs, Pooling
+from xledit.models.families import final_norm_of, layers_of
+from xledit.models.prompts import batches_by_length, encode_text, opening_tokens, pad
+from xledit.models.tracing import record
+
+States = Float[Tensor, "depths sentences d_model"]
+
+
+def depth_states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[Tensor, "depths batch tokens d_model"]:
+    """Return the states before the first layer, after each but the last, and behind the final norm: transformers' ``hidden_states``."""
+    seen = record(model, [*layers_of(model), final_norm_of(model)], ids, mask)
+    return torch.stack([before for before, _after in seen[:-1]] + [seen[-1][1]])
+
+
+def sentence_states(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int
+) -> dict[Pooling, States]:
+    """Return the vectors of sentences at every depth, by pooling, float64 on the CPU. Opening tokens are read, not pooled.
+
+    Raises ValueError for a sentence without tokens. ``max_tokens`` bounds a batch (memory and speed, not results).
+    """
+    rows, opening = [encode_text(tokenizer, sentence) for sentence in sentences], len(opening_tokens(tokenizer))
+    short = next((sentence for sentence, row in zip(sentences, rows, strict=True) if len(row) <= opening), None)
+    if short is not None:
+        raise ValueError(f"the sentence {short!r} has no tokens")
+    found: dict[Pooling, dict[int, Tensor]] = {"last": {}, "mean": {}}
+    for batch in batches_by_length([len(row) for row in rows], max_tokens):
+        ids, mask = pad([rows[index] for index in batch])
+        states = depth_states(model, ids, mask).double().cpu()
+        counted = mask.clone()
+        counted[:, :opening] = 0
+        last = states[:, torch.arange(len(batch)), mask.sum(1) - 1]
+        mean = torch.einsum("ebtd,bt->ebd", states, counted.double()) / counted.sum(1)[:, None]
+        for place, index in enumerate(batch):
+            found["last"][index], found["mean"][index] = last[:, place], mean[:, place]
+    return {pooling: torch.stack([kept[index] for index in range(len(rows))], dim=1) for pooling, kept in found.items()}
+
+
+def compare(states: Mapping[str, States], parallel: Parallel, pooling: Pooling, seed: int) -> list[Depth]:
+    """Return how alike the languages are at each depth."""
+    depths = len(next(iter(states.values())))
+    return [_compare({code: found[depth] for code, found in states.items()}, parallel, pooling, depth, seed) for depth in range(depths)]
+
+
+def _compare(states: Mapping[str, Tensor], parallel: Parallel, pooling: Pooling, depth: int, seed: int) -> Depth:
+    pairs = [(states[one], states[other]) for one, other in combinations(parallel.languages, 2)]
+    order = torch.randperm(len(parallel.groups), generator=torch.Generator().manual_seed(seed))
+    halves = order.chunk(2)
+    alike = [likeness(left, right) for left, right in pairs]
+    return Depth(
+        depth=depth,
+        pooling=pooling,
+        means=over([_cosine(left.mean(0), right.mean(0)) for left, right in pairs]),
+        means_unrelated=over([_cosine(left[halves[0]].mean(0), right[halves[1]].mean(0)) for left, right in pairs]),
+        same=over([each.same for each in alike]),
+        different=over([each.different for each in alike]),
+        centred_same=over([each.centred_same for each in alike]),
+        centred_different=over([each.centred_different for each in alike]),
+        retrieval=over([each.retrieval for each in alike]),
+        retrieval_within=over([retrieval_within(left, right, parallel.groups) for left, right in pairs]),
+        cka=over([linear_cka(left, right) for left, right in pairs]),
+        cka_shuffled=over([linear_cka(left, right[order]) for left, right in pairs]),
+        language=probed_language(states, halves, None),
+        language_shuffled=probed_language(states, halves, seed),
+    )
+
+
+def retrieval_within(left: Float[Tensor, "n d"], right: Float[Tensor, "n d"], groups: Sequence[str]) -> float:
+    """Return how often a row's nearest neighbour (centred cosine) among the other side's rows of its group is its own, both ways."""
+    alike = cosines(left - left.mean(0), right - right.mean(0))
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    places = torch.tensor([number[group] for group in groups])
+    alike = alike.masked_fill(places[:, None] != places[None, :], -torch.inf)
+    own = torch.arange(len(left))
+    return torch.cat([alike.argmax(1) == own, alike.argmax(0) == own]).double().mean().item()
+
+
+def chance_within(groups: Sequence[str]) -> float:
+    """Return what guessing within groups gives: the number of groups over the number of rows."""
+    return len(set(groups)) / len(groups)
+
+
+def linear_cka(left: Float[Tensor, "n d"], right: Float[Tensor, "n e"]) -> float:
+    """Return linear CKA (arXiv 1905.00414, equation 4 with linear kernels): 1 for the same up to rotation and scale, 0 for unrelated.
+
+    Through the rows' inner products, because there are fewer rows than dimensions. NaN where all rows of a side are the same.
+    """
+    one, other = (centred @ centred.T for centred in (left - left.mean(0), right - right.mean(0)))
+    return ((one * other).sum() / (one.norm() * other.norm())).item()
+
+
+def probed_language(states: Mapping[str, Float[Tensor, "n d"]], halves: Sequence[Int[Tensor, " half"]], shuffle: int | None) -> float:
+    """Return how often a linear probe names the language of the second half's sentences, trained on the first half's.
+
+    No sentence's translation is on both sides. ``shuffle`` is the seed for shuffled languages in training, the null.
+    """
+    trained, asked = (torch.cat([found[half] for found in states.values()]) for half in halves)
+    is_trained, is_asked = (torch.arange(len(states)).repeat_interleave(len(half)) for half in halves)
+    if shuffle is not None:
+        is_trained = is_trained[torch.randperm(len(is_trained), generator=torch.Generator().manual_seed(shuffle))]
+    middle, scale = trained.mean(0), (trained - trained.mean(0)).norm(dim=1).mean().clamp_min(torch.finfo(torch.float64).tiny)
+    probe = RidgeClassifier(alpha=1e-3).fit(((trained - middle) / scale).numpy(), is_trained.numpy())
+    return float(probe.score(((asked - middle) / scale).numpy(), is_asked.numpy()))
+
+
+def over(values: Sequence[float]) -> Pairs:
+    """Return the mean, the lowest and the highest of the pairs that have a number."""
+    found = [value for value in values if not math.isnan(value)]
+    return Pairs(mean=sum(found) / len(found), low=min(found), high=max(found)) if found else Pairs(mean=None, low=None, high=None)
+
+
+def _cosine(left: Float[Tensor, " d"], right: Float[Tensor, " d"]) -> float:
+    return cosines(left[None], right[None]).item()

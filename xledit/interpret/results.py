@@ -1,0 +1,135 @@
+"""What the analyses conclude, in reports/tranyu: plain structs, no torch."""
+
+from typing import Literal
+
+import msgspec
+
+# a sentence's vector: the state of its last token, as in FuxiTranyu (arXiv 2408.06273, section 6.2), or the mean over its tokens
+Pooling = Literal["last", "mean"]
+
+
+class Pairs(msgspec.Struct, frozen=True, kw_only=True):
+    """A number for each pair of languages: the mean over the pairs, the lowest and the highest pair. None where no pair has one."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Depth(msgspec.Struct, frozen=True, kw_only=True):
+    """How alike languages are after ``depth`` layers (0: embeddings; after the last layer: behind the final norm).
+
+    ``means``: cosine of two languages' mean vectors, the paper's measure; ``means_unrelated``: the same of means over *different*
+    sentences, its null. ``same`` and ``different``: mean cosine of a sentence with its translation and with other sentences;
+    ``centred``: each language's mean taken off first. ``retrieval``: how often a sentence's nearest neighbour in the other language is
+    its translation; ``retrieval_within``: among sentences of the same group (pattern) alone. ``cka``: linear CKA
+    (arXiv 1905.00414), and with the sentences of one language shuffled, because few sentences in many dimensions are alike by chance.
+    ``language``: how often a linear probe names the language of sentences whose translations it was not trained on;
+    ``language_shuffled``: with shuffled languages in training.
+    """
+
+    depth: int
+    pooling: Pooling
+    means: Pairs
+    means_unrelated: Pairs
+    same: Pairs
+    different: Pairs
+    centred_same: Pairs
+    centred_different: Pairs
+    retrieval: Pairs
+    retrieval_within: Pairs
+    cka: Pairs
+    cka_shuffled: Pairs
+    language: float
+    language_shuffled: float
+
+
+class LensDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """What the head reads off the states after ``depth`` layers where a fact's object begins (logit lens, arXiv 2402.10588).
+
+    Mean probability of the object's first token: as the asked language spells it (``asked``), and by language as each of the others
+    does (``others``), where that is another token. ``asked_null`` and ``others_null``: of the object of another fact of the same
+    relation instead, which is no answer at all.
+    """
+
+    depth: int
+    asked: float
+    asked_null: float
+    others: dict[str, float]
+    others_null: dict[str, float]
+
+
+class Representations(msgspec.Struct, frozen=True, kw_only=True):
+    """The states of one model for parallel sentences; ``chance`` is the retrieval that guessing gives, ``chance_within`` within groups."""
+
+    name: str
+    languages: tuple[str, ...]
+    num_sentences: int
+    chance: float
+    chance_within: float
+    depths: list[Depth]
+    num_prompts: int
+    lens: list[LensDepth]
+
+
+class Importance(msgspec.Struct, frozen=True, kw_only=True):
+    """Importance |gradient x activation| of one component of one layer for one language (arXiv 2408.06273, section 6.1).
+
+    ``raw``: the mean over sentences of what switching a unit off would change the sentence's loss (nats per token) by, to first order,
+    summed over the ``width`` units: the paper's figure. ``per_unit``: divided by the width. ``per_nat``: ``per_unit`` divided by the
+    sentence's loss. ``per_token``: the loss summed and the units switched off token by token, averaged over units and tokens.
+    """
+
+    layer: int
+    component: str
+    language: str
+    width: int
+    raw: float
+    per_unit: float
+    per_nat: float
+    per_token: float
+
+
+class Ablation(msgspec.Struct, frozen=True, kw_only=True):
+    """A sample of units switched off for real: how far the first-order estimate can be trusted.
+
+    ``rank_correlation`` (Spearman) and ``ratio`` (of the sums) of estimated and measured change, over ``num_units`` units.
+    """
+
+    component: str
+    num_units: int
+    rank_correlation: float | None
+    ratio: float | None
+
+
+class LanguageNeurons(msgspec.Struct, frozen=True, kw_only=True):
+    """What switching off a language's own neurons does to the loss (nats per token) of each language.
+
+    ``num_neurons`` by layer; ``rise`` by language read; ``random_rise``: the same for as many other neurons of the same layers.
+    """
+
+    language: str
+    num_neurons: dict[str, int]
+    rise: dict[str, float]
+    random_rise: dict[str, float]
+
+
+class Neurons(msgspec.Struct, frozen=True, kw_only=True):
+    """The neurons of one model: importance, its check by ablation, language-specific neurons by LAPE (arXiv 2402.16438).
+
+    ``overlap``: of each pair of languages, the share that their most important neurons have in common (Jaccard); ``overlap_chance``: what
+    as many neurons drawn at random would have; ``overlap_halves``: what two halves of one language's sentences have.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    num_sentences: int
+    tokens_per_sentence: dict[str, float]
+    loss: dict[str, float]
+    importance: list[Importance]
+    ablation: list[Ablation]
+    num_neurons: int
+    specific: list[LanguageNeurons]
+    overlap: Pairs
+    overlap_halves: Pairs
+    overlap_chance: float
