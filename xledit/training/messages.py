@@ -18,6 +18,8 @@ def documents(code: str) -> Iterator[dict]:
     for path in sorted(root.rglob(f"locale/{'de' if code == 'en' else CATALOGUES.get(code, code)}/LC_MESSAGES/*.mo")):
         with path.open("rb") as file:
             for message in read_mo(file):
+                if not message.id:  # the catalogue's header: the minute it was made or read, translators' names and addresses
+                    continue
                 text = message.id if code == "en" else message.string
                 said |= dict.fromkeys(form for form in ([text] if isinstance(text, str) else text or ()) if form)
     lines = list(said)
