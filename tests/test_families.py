@@ -6,17 +6,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tests.tiny import CONFIGS, VOCABULARY, tiny_model
-from xledit.models.families import (
-    FAMILIES,
-    check_layers,
-    family_of,
-    final_norm_of,
-    head_logits,
-    known_family,
-    layers_of,
-    memory_of,
-    weight_as_out_by_in,
-)
+from xledit.families.table import FAMILIES, known_family
+from xledit.models.family import check_layers, family_of, final_norm_of, head_logits, layers_of, memory_of, weight_as_out_by_in
 from xledit.models.tracing import added, record
 
 IDS = torch.randint(VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))

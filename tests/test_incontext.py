@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests.tiny import REQUESTS
-from xledit.editing.incontext import Ike
+from xledit.editing.methods.ike import Ike
 from xledit.records import Demonstration, EditRequest
 
 

@@ -15,9 +15,11 @@ import torch
 from transformers import StableLmConfig
 
 from tests.tiny import CONFIGS, SIZES, VOCABULARY, random_model, save_tiny, tiny_model, tiny_tokenizer
-from xledit.models.families import FAMILIES, Family, family_of, memory_of
-from xledit.models.loading import ModelParams, describe, fingerprint, load, load_folder, pick_device, resolve
-from xledit.results import ModelManifest
+from xledit.families.describe import describe, load_folder
+from xledit.families.table import FAMILIES
+from xledit.manifest import Family, ModelManifest
+from xledit.models.family import family_of, memory_of
+from xledit.models.loading import ModelParams, fingerprint, load, pick_device, resolve
 from xledit.storage import read_json, sha256, write_json
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

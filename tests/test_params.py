@@ -157,36 +157,36 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
     write((ROOT / "params.yaml").read_bytes())
     set_params(Path(), {"data.source": "benchmrk"})
     with pytest.raises(ValueError, match=r"data\.source: .*benchmrk.*\bbenchmark\b.*\bclm_bench\b"):
-        section("data", importlib.import_module("stages.prepare").DataParams)
+        section("data", importlib.import_module("stages.editing.prepare").DataParams)
 
 
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("runtime", "stages.devices:RuntimeParams"),
+        ("runtime", "stages.common.devices:RuntimeParams"),
         ("model", "xledit.models.loading:ModelParams"),
-        ("data", "stages.prepare:DataParams"),
-        ("covariance", "stages.covariance:CovarianceParams"),
+        ("data", "stages.editing.prepare:DataParams"),
+        ("covariance", "stages.editing.covariance:CovarianceParams"),
         ("vectors", "xledit.editing.targets:TargetSettings"),
-        ("edit", "stages.apply:EditParams"),
+        ("edit", "stages.editing.apply:EditParams"),
         ("watch", "xledit.evaluation.watch:WatchParams"),
         ("methods.memit", "xledit.editing.solvers:Memit"),
         ("methods.alphaedit", "xledit.editing.solvers:AlphaEdit"),
         ("methods.ft_l", "xledit.editing.tuning:FineTuning"),
         ("methods.lora", "xledit.editing.tuning:Lora"),
         ("methods.ike", "xledit.editing.incontext:Ike"),
-        ("evaluate", "stages.evaluate:EvaluateParams"),
+        ("evaluate", "stages.editing.evaluate:EvaluateParams"),
         ("summary", "xledit.evaluation.summary:SummaryParams"),
-        ("tranyu.world", "stages.world:EmbeddedParams"),
-        ("tranyu.sources", "stages.corpus:Sources"),
+        ("tranyu.world", "stages.training.world:EmbeddedParams"),
+        ("tranyu.sources", "stages.training.corpus:Sources"),
         ("tranyu.corpus", "xledit.training.corpus:CorpusParams"),
         ("tranyu.tokenizer", "xledit.training.bpe:TokenizerParams"),
-        ("tranyu.reference", "stages.tokenizer:ReferenceParams"),
+        ("tranyu.reference", "stages.training.tokenizer:ReferenceParams"),
         ("tranyu.mixture", "xledit.training.mixture:Mixture"),
-        ("tranyu.architecture", "stages.pretrain:ArchitectureParams"),
-        ("tranyu.run", "stages.pretrain:RunParams"),
+        ("tranyu.architecture", "stages.training.pretrain:ArchitectureParams"),
+        ("tranyu.run", "stages.training.pretrain:RunParams"),
         ("tranyu.pretrain", "xledit.training.pretrain:PretrainParams"),
-        ("tranyu.recall", "stages.recall:RecallParams"),
+        ("tranyu.recall", "stages.training.recall:RecallParams"),
     ],
 )
 def test_the_projects_settings_fit_the_struct_that_reads_them(monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:

@@ -15,23 +15,14 @@ import msgspec
 import pytest
 
 from stages import report
+from xledit.benchmark.results import BenchmarkAudit, Inventory
+from xledit.evaluation.intervals import Estimate
+from xledit.evaluation.summary import CellSummary, Example, GroupSummary
+from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry, VectorGeometry
+from xledit.manifest import ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, page, sentences, tables
 from xledit.reporting.glossary import MEASURES
-from xledit.results import (
-    Alikeness,
-    BenchmarkAudit,
-    CellSummary,
-    Estimate,
-    Example,
-    GroupSummary,
-    Inventory,
-    Likeness,
-    ModelManifest,
-    Spread,
-    UpdateGeometry,
-    VectorGeometry,
-)
 from xledit.storage import read_json, write_json
 
 LANGUAGES, METHODS, EDITS, LAYERS = ("zh", "en"), ("memit", "alphaedit"), ("zh", "en", "mixed"), (6, 7, 8, 9)
@@ -378,11 +369,10 @@ def test_a_grid_of_one_language_alone_and_one_layer_is_reported(reports: Path) -
 
 def test_the_names_of_compared_updates_are_those_of_the_stage() -> None:
     torch = pytest.importorskip("torch")
-    from stages.update_geometry import null_pairs
+    from stages.editing.update_geometry import null_pairs
     from xledit.editing.artifacts import SavedVectors
-    from xledit.editing.memory import LayerMemory
-    from xledit.editing.second_moment import SecondMoment
-    from xledit.editing.solvers import Memit
+    from xledit.editing.methods.memit import Memit
+    from xledit.editing.tensors import LayerMemory, SecondMoment
 
     def some(num_facts: int) -> SavedVectors:
         keys, values, targets = torch.randn(3, num_facts, 12, dtype=torch.float64).unbind()

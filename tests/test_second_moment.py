@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.testing import assert_close
 
-from xledit.editing.second_moment import SecondMoment, SecondMomentAccumulator, pooled
+from xledit.editing.second_moment import SecondMomentAccumulator, pooled
+from xledit.editing.tensors import SecondMoment
 
 seeds = st.integers(0, 2**32)
 

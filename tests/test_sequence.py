@@ -11,37 +11,34 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stages.apply import EditParams
+from stages.editing.apply import EditParams
 from tests.tiny import tiny_model, tiny_tokenizer
 from xledit.editing import sequence
 from xledit.editing.apply import edited, editing
 from xledit.editing.artifacts import SavedVectors
+from xledit.editing.batches import Editor, History, Step, Stored, edit_in_batches
 from xledit.editing.combine import Combination, Group, combination
+from xledit.editing.fine_tuning import FineTuning
 from xledit.editing.gradients import answer_facts
+from xledit.editing.least_change import solve_in_turn
+from xledit.editing.locate import ClosedForm, LocateThenEdit
 from xledit.editing.memory import contexts, read_memories
-from xledit.editing.second_moment import SecondMoment, pooled
-from xledit.editing.sequence import Editor, History, LocateThenEdit, Step, Stored, Training, edit_in_batches
-from xledit.editing.solvers import (
-    AlphaEdit,
-    Emmet,
-    Facts,
-    LayerUpdate,
-    Memit,
-    MemitMerge,
-    Method,
-    Past,
-    Pmet,
-    Rome,
-    RRome,
-    Search,
-    UltraEdit,
-    solve_in_turn,
-)
-from xledit.editing.targets import EditVectors, TargetSettings, find_targets
-from xledit.editing.tuning import FineTuning, Lora
+from xledit.editing.methods.alphaedit import AlphaEdit
+from xledit.editing.methods.emmet import Emmet
+from xledit.editing.methods.lora import Lora
+from xledit.editing.methods.memit import Memit
+from xledit.editing.methods.memit_merge import MemitMerge
+from xledit.editing.methods.pmet import Pmet
+from xledit.editing.methods.r_rome import RRome
+from xledit.editing.methods.rome import Rome
+from xledit.editing.methods.ultraedit import UltraEdit
+from xledit.editing.second_moment import pooled
+from xledit.editing.targets import Search, TargetSettings, find_targets
+from xledit.editing.tensors import EditVectors, Facts, LayerUpdate, Past, SecondMoment
+from xledit.editing.trained import Training
 from xledit.evaluation.watch import recalled
 from xledit.languages import language
-from xledit.models.families import layers_of, memory_of, weight_as_out_by_in
+from xledit.models.family import layers_of, memory_of, weight_as_out_by_in
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.models.tracing import record
 from xledit.records import EditRequest, as_published
@@ -57,7 +54,7 @@ ALPHAEDIT = AlphaEdit(null_energy=0.5, ridge=0.1)
 EMMET, ROME, R_ROME = Emmet(regularisation=0.1), Rome(regularisation=0.1), RRome(regularisation=0.1)
 ULTRAEDIT = UltraEdit(lr=0.3, ridge=0.1)
 MERGE, PMET = MemitMerge(old_key_weight=0.1, regularisation=0.1), Pmet(old_key_weight=0.1, regularisation=0.1)
-METHODS: list[Method] = [MEMIT, ALPHAEDIT, EMMET, R_ROME, ROME, ULTRAEDIT, MERGE, PMET]
+METHODS: list[ClosedForm] = [MEMIT, ALPHAEDIT, EMMET, R_ROME, ROME, ULTRAEDIT, MERGE, PMET]
 FT_M = FineTuning(batch_size=4, layers=None, loss="target", lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)
 LORA = Lora(alpha=8, batch_size=4, layers=None, lr=0.05, rank=2, steps=3, stop_below=0)
 
@@ -142,7 +139,7 @@ def usual_vectors(name: str) -> dict[str, SavedVectors]:
 
 def editor_of(
     model: PreTrainedModel,
-    method: Method,
+    method: ClosedForm,
     combined: Combination,
     *,
     requests: Mapping[str, Sequence[EditRequest]] = REQUESTS,
@@ -193,7 +190,7 @@ def run(
     return done
 
 
-def edit(model: PreTrainedModel, method: Method, way: str = "zh", batch_size: int | None = None, moments: Mapping | None = None) -> Run:
+def edit(model: PreTrainedModel, method: ClosedForm, way: str = "zh", batch_size: int | None = None, moments: Mapping | None = None) -> Run:
     return run(model, editor_of(model, method, combination(way, ("zh", "en")), moments=moments), batch_size)
 
 
@@ -265,7 +262,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[Sought]:
 @pytest.mark.parametrize("method", METHODS[:6], ids=name_of)
 @pytest.mark.parametrize("batch_size", [None, 2, 3], ids=str)
 def test_batches_are_a_loop_over_facts_and_layers_with_a_search_a_solve_and_an_update_each(
-    model: PreTrainedModel, method: Method, batch_size: int | None
+    model: PreTrainedModel, method: ClosedForm, batch_size: int | None
 ) -> None:
     """Written out: keys are read after the layers below, v* is sought on the edited model, the past grows."""
     if isinstance(method, UltraEdit) and batch_size == 3:
@@ -429,7 +426,7 @@ def test_a_batch_of_two_groups_from_one_model_needs_no_search_and_a_second_round
 
 @pytest.mark.parametrize(("method", "num_searches"), [(MEMIT, 0), (MERGE, 0), (PMET, 1)], ids=["memit", "merge", "pmet"])
 def test_only_a_method_with_a_search_of_its_own_seeks_for_the_first_batch(
-    searches: list[Sought], method: Method, num_searches: int
+    searches: list[Sought], method: ClosedForm, num_searches: int
 ) -> None:
     edit(cached_model("llama"), method)
     assert len(searches) == num_searches
@@ -481,7 +478,7 @@ def test_the_past_holds_all_that_was_stored_and_protects_the_keys_of_other_group
 def test_each_solve_is_told_the_past_of_its_layer_as_it_was_met(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, told = cached_model("llama"), []
 
-    def spy(model: PreTrainedModel, method: Method, solvers: object, past: dict[int, Past], facts_of: object) -> object:
+    def spy(model: PreTrainedModel, method: ClosedForm, solvers: object, past: dict[int, Past], facts_of: object) -> object:
         told.append(past)
         return solve_layers(model, method, solvers, past, facts_of)  # pyright: ignore[reportArgumentType]
 
@@ -523,14 +520,14 @@ def test_with_its_past_alphaedit_spares_earlier_facts_where_keys_overlap_and_mem
 # every method
 
 
-def num_stored(method: Method, requests: Sequence[EditRequest]) -> int:
+def num_stored(method: ClosedForm, requests: Sequence[EditRequest]) -> int:
     """One key per fact, or per token of its answer."""
     answers = [encode_answer(tiny_tokenizer(), request.target_new, request.language) for request in requests]
     return sum(map(len, answers)) if method.search.answer else len(requests)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
-def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(model: PreTrainedModel, method: Method) -> None:
+def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(model: PreTrainedModel, method: ClosedForm) -> None:
     before, unedited = weights(model), mean_nll(model, REQUESTS["zh"])
     done = edit(model, method)
     assert weights(model) == before
@@ -541,7 +538,7 @@ def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(
 
 @pytest.mark.parametrize("way", ["mixed", "sum", "shared_sum", "langedit"])
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
-def test_every_method_edits_several_languages_in_batches(method: Method, way: str) -> None:
+def test_every_method_edits_several_languages_in_batches(method: ClosedForm, way: str) -> None:
     model = cached_model("gemma3_text")
     before = weights(model)
     done = edit(model, method, way, 2)
@@ -570,7 +567,7 @@ def test_the_dear_part_of_a_solver_is_done_once_for_all_batches(monkeypatch: pyt
 
 
 def published(
-    model: PreTrainedModel, method: Method, layers: Sequence[int], requests: Mapping[str, Sequence[EditRequest]]
+    model: PreTrainedModel, method: ClosedForm, layers: Sequence[int], requests: Mapping[str, Sequence[EditRequest]]
 ) -> LocateThenEdit:
     return editor_of(
         model, method, combination("mixed", tuple(requests)), requests=requests, vectors={}, moments=moments_of(layers), published_code=True
@@ -639,7 +636,7 @@ def test_behind_a_norm_published_code_misses_its_target_and_ours_does_not(search
 
 @pytest.mark.parametrize("method", [MEMIT, PMET, EXACT, ALPHAEDIT], ids=["memit", "pmet", "exact", "alphaedit"])
 def test_published_code_spreads_what_the_last_layer_lacks_over_the_layers_left(
-    model: PreTrainedModel, method: Method, searches: list[Sought]
+    model: PreTrainedModel, method: ClosedForm, searches: list[Sought]
 ) -> None:
     """arXiv 2210.07229, algorithm 1: what is missing is measured anew for each layer, and divided by the layers left (PMET: root)."""
     layers, power = (0, 1, 3), 0.5 if method is PMET else 1.0

@@ -16,10 +16,7 @@ import safetensors.numpy
 import torch
 
 from xledit.editing.artifacts import SavedEdit, load_edit, load_moments, load_vectors, save_edit, save_moments, save_vectors
-from xledit.editing.memory import LayerMemory
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import LayerUpdate
-from xledit.editing.targets import EditVectors
+from xledit.editing.tensors import EditVectors, LayerMemory, LayerUpdate, SecondMoment
 from xledit.storage import read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
 
 ROOT = Path(__file__).parents[1]

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from tests.test_metrics import LIKELY, UNLIKELY, scored
+from xledit.evaluation.checks import Check
 from xledit.evaluation.metrics import METRICS
-from xledit.evaluation.summary import SummaryParams, summarise
+from xledit.evaluation.summary import CellSummary, SummaryParams, summarise
 from xledit.records import AnswerScore, Score
-from xledit.results import CellSummary, Check
 
 FACTS = ("a", "b", "c", "d")
 HALF = AnswerScore(logprob=-1.0, tokens=(1, 2), argmax=(1, 9))  # half of the new answer's tokens are the argmax

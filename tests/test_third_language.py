@@ -23,7 +23,7 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
     project = new_project(root, environment(tmp_path))
     remove_results(root)
     (root / "data/corpus/ja.txt").write_text(JAPANESE, encoding="utf-8")
-    (root / "data/corpus/heldout/ja.txt").write_text(HELD_OUT, encoding="utf-8")
+    (root / "data/heldout/ja.txt").write_text(HELD_OUT, encoding="utf-8")
     # the files of a language are named in dvc.yaml, because DVC cannot make lists from params
     stages = (root / "dvc.yaml").read_text(encoding="utf-8")
     stages = (
@@ -40,7 +40,7 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
         "grid.edits": ["zh", "ja", "mixed"],
         "grid.methods": ["memit"],
         "covariance.corpus": {"zh": "data/corpus/zh.txt", "ja": "data/corpus/ja.txt"},
-        "watch.text": {"zh": "data/corpus/heldout/zh.txt", "ja": "data/corpus/heldout/ja.txt"},
+        "watch.text": {"zh": "data/heldout/zh.txt", "ja": "data/heldout/ja.txt"},
         "data.split": "dev",
     }
     set_params(root, TINY | changes)

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TINY, Project, TinyProject
 from tools import tune
 from tools.overlay import check, load_overlay
 from tools.tune import Trial, asked_grid, best, default_grid, grid, overlay_text, overrides, table
-from xledit.results import ModelManifest
+from xledit.manifest import ModelManifest
 
 TREE = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 MANIFEST = ModelManifest(

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from tests.tiny import CONFIGS, REQUESTS, tiny_model, tiny_tokenizer
 from xledit.editing.apply import edited
-from xledit.editing.solvers import LayerUpdate
-from xledit.editing.tuning import FineTuning, Lora
+from xledit.editing.fine_tuning import FineTuning
+from xledit.editing.methods.lora import Lora
+from xledit.editing.tensors import LayerUpdate
 from xledit.records import EditRequest
 
 FT_M = FineTuning(batch_size=4, layers=None, loss="target", lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)

@@ -18,14 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.tiny import CONFIGS, CORPUS, REQUESTS, tiny_model, tiny_tokenizer
 from xledit.evaluation import watch
-from xledit.evaluation.checks import COLLAPSE_RATIO, collapsed
+from xledit.evaluation.checks import COLLAPSE_RATIO, Check, collapsed
 from xledit.evaluation.metrics import exact_forced
 from xledit.evaluation.scoring import score_probes
 from xledit.evaluation.watch import Watch, WatchParams, earlier_sample, memory_norms, recalled, text_nats
-from xledit.models.families import memory_of
+from xledit.models.family import memory_of
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.records import EditRequest, Probe
-from xledit.results import Check
 
 TEXTS = ["法国的首都是巴黎，日本的首都是东京。", "Einstein was born in Ulm, a city on the river Danube.", "红", "It rains.", ""]
 LANGUAGES = ("zh", "en")

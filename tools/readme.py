@@ -14,9 +14,10 @@ from pathlib import Path
 
 from tools import size
 from tools.overlay import read_params
+from xledit.benchmark.results import BenchmarkAudit
+from xledit.evaluation.summary import CellSummary
 from xledit.reporting import studies, training_tables
 from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
-from xledit.results import BenchmarkAudit, CellSummary
 from xledit.storage import read_json, write_bytes
 from xledit.training import catalog
 from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status

@@ -1,6 +1,6 @@
 """The tensor artifacts that stages hand on: second moments, edit vectors and edits, to files and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from xledit.editing.memory import LayerMemory
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import Facts, LayerUpdate
-from xledit.editing.targets import EditVectors
+from xledit.editing.tensors import EditVectors, Facts, LayerMemory, LayerUpdate, SecondMoment
 from xledit.storage import read_tensors, write_tensors
 
 
@@ -52,6 +49,25 @@ class SavedVectors:
     def facts(self, layer: int) -> Facts:
         """Return one layer's facts as the unedited model has them."""
         return Facts(**vars(self.memories[layer]), targets=self.targets[layer])
+
+    def of(self, fact_ids: Sequence[str], what: str) -> "SavedVectors":
+        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which fact has none."""
+        places = {fact_id: place for place, fact_id in enumerate(self.fact_ids)}
+        missing = [fact_id for fact_id in fact_ids if fact_id not in places]
+        if missing:
+            raise ValueError(
+                f"{what} has {len(fact_ids)} facts, {len(missing)} of them without vectors, {missing[0]} first; "
+                "raise grid.vectors, or null for all"
+            )
+        chosen = [places[fact_id] for fact_id in fact_ids]
+        return SavedVectors(
+            fact_ids=tuple(fact_ids),
+            memories={
+                layer: LayerMemory(**{name: tensor[chosen] for name, tensor in vars(memory).items()})
+                for layer, memory in self.memories.items()
+            },
+            targets={layer: targets[chosen] for layer, targets in self.targets.items()},
+        )
 
     def deltas(self, layer: int) -> Float[torch.Tensor, "facts d_model"]:
         """Return v* minus v."""

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 from jaxtyping import Bool, Float
 
-from xledit.evaluation.intervals import bootstrap
+from xledit.evaluation.checks import Check
+from xledit.evaluation.intervals import Estimate, bootstrap
 from xledit.evaluation.metrics import METRICS, SCORE_PARTS, PerFact, harmonic, net_transfer, per_fact, trans
 from xledit.records import Score
-from xledit.results import CellSummary, Check, Estimate, Example, GroupSummary
 
 # what is said to cross or not: preference, the paper's token accuracy, and saying the answer freely
 TRANSFER_METRICS = ("efficacy", "reliability", "exact")
@@ -26,6 +26,48 @@ class SummaryParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     resamples: int
     examples: int
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One probe before and after: untrusted text of data and model."""
+
+    language: str
+    prompt: str
+    target_new: str
+    target_true: str
+    before: str
+    after: str
+
+
+class GroupSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts that share a label: a few metrics and their floors by probe language, net transfer by other language."""
+
+    label: str
+    value: str
+    num_facts: int
+    metrics: dict[str, dict[str, Estimate]]
+    floor: dict[str, dict[str, Estimate]]
+    transfer: dict[str, dict[str, Estimate]]
+
+
+class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One edited model. ``metrics`` and ``floor`` are by probe language and metric; ``transfer`` by other language and metric.
+
+    ``trans`` is the paper's measure (the smallest over the largest reliability). ``groups`` are facts that share a label,
+    where there are several of that label. ``checks`` say how the model fared batch by batch; empty where no weight changed.
+    """
+
+    method: str
+    edit: str
+    edit_languages: tuple[str, ...]
+    num_facts: int
+    metrics: dict[str, dict[str, Estimate]]
+    floor: dict[str, dict[str, Estimate]]
+    transfer: dict[str, dict[str, Estimate]]
+    trans: Estimate
+    groups: tuple[GroupSummary, ...] = ()
+    checks: tuple[Check, ...] = ()
+    examples: tuple[Example, ...]
 
 
 def summarise(

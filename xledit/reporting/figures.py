@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.reporting.studies import perplexity_ratios
 from xledit.reporting.tables import known, matrix, over_layers, pair_names
-from xledit.results import CellSummary, UpdateGeometry, VectorGeometry
 
 WIDTH = 4.4  # inches: at the width of a phone its text is still about 11 pixels high
 # Okabe and Ito's colours, darkened where they are too pale on white; the page puts its own in their place

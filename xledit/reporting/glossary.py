@@ -43,7 +43,7 @@ OTHERS = {
     "*other* subjects of the relation. Net transfer means that the fact crossed only where it stands above this.",
     "trans": "The cross-lingual measure of arXiv 2601.17397: the smaller of the languages' reliabilities over the larger. It knows neither "
     "which language was edited nor the floor, so a ruined model can score near 1; it stands here to set that paper's tables beside ours.",
-    "perplexity": "How surprised the model is by a token of plain text that no edit is about (data/corpus/heldout), relative to "
+    "perplexity": "How surprised the model is by a token of plain text that no edit is about (data/heldout), relative to "
     "the unedited model: × 1 is unchanged.",
     "collapsed": "In one of the languages that perplexity is more than ten times the unedited model's, or not finite (our rule; "
     "arXiv 2402.09656 takes perplexity as the sign without a threshold). What such a model answers says nothing about transfer.",

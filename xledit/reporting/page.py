@@ -8,12 +8,15 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from xledit.benchmark.results import BenchmarkAudit
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.languages import LANGUAGES
+from xledit.manifest import ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, sentences, tables
 from xledit.reporting import studies as study_tables
 from xledit.reporting.glossary import MEASURES, OTHERS
-from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
 
 TEMPLATE = "report.html.j2"
 NUM_EXAMPLES = 6

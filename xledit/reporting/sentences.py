@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
 from xledit.languages import LANGUAGES
 from xledit.reporting.studies import perplexity_ratios
 from xledit.reporting.tables import Measured, above_null, measured, over_layers
-from xledit.results import CellSummary, Likeness, UpdateGeometry, VectorGeometry
 
 Verdict = Literal["undefined", "no interval", "not told from zero", "crosses", "arrives whole", "pushes away"]
 

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from xledit.evaluation.checks import Check
+from xledit.evaluation.summary import CellSummary
 from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
-from xledit.results import CellSummary, Check, Study
 from xledit.storage import read_json
 
 # the columns in which methods are compared; in all of them more is better, but for those of LESS
@@ -15,6 +17,29 @@ COMPARED = ("efficacy", "exact", "paraphrase", "portability", "locality", "local
 LESS = ("perplexity", "cpu_s")
 # of the facts, said word for word: who stores less keeps everything else by doing little
 STORED = 0.5
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage took, with loading: seconds by the clock and of the processor."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """A run beside the default one: what it asks, the commit, the settings that differ, and what its stages took, by stage.
+
+    ``changed`` are files that were not as committed.
+    """
+
+    name: str
+    what: str
+    commit: str
+    changed: tuple[str, ...] = ()
+    date: str
+    params: dict[str, Any]
+    timings: dict[str, Timing]
 
 
 class StudyCells(msgspec.Struct, frozen=True, kw_only=True):

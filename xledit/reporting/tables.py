@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from xledit.evaluation.intervals import Estimate
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
 from xledit.reporting.glossary import MEASURES
-from xledit.results import CellSummary, Estimate, Likeness, UpdateGeometry, VectorGeometry
 
 HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
 TRANSFER = ("efficacy", "control", "reliability", "exact")
