@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import prepare
+from stages.editing import prepare
 from tests.conftest import set_params
 
 ROOT = Path(__file__).parents[1]

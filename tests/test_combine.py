@@ -28,8 +28,8 @@ from xledit.editing.combine import Combination, combination
 from xledit.editing.gradients import answer_facts
 from xledit.editing.least_change import solve_in_turn
 from xledit.editing.locate import ClosedForm
-from xledit.editing.second_moment import pooled
-from xledit.editing.tensors import LayerUpdate, Past
+from xledit.editing.methods.ultraedit import UltraEdit
+from xledit.editing.tensors import LayerUpdate, Past, SecondMoment
 
 BOTH = ("zh", "en")
 some_methods = pytest.mark.parametrize("method", [MEMIT, ALPHAEDIT, EMMET, ROME, ULTRAEDIT], ids=name_of)
@@ -93,8 +93,8 @@ def test_mixed_is_one_system_of_all_languages_facts(model: PreTrainedModel, meth
     with editing(model) as add:
         for layer in LAYERS:
             targets = torch.cat([vectors[code].targets[layer] for code in BOTH])
-            facts = answers[layer] if method.search.answer else facts_at(model, requests, layer, targets)
-            solver = method.solver(pooled([MOMENTS[code][layer] for code in BOTH]))
+            facts = answers[layer] if isinstance(method, UltraEdit) else facts_at(model, requests, layer, targets)
+            solver = method.solver(SecondMoment.pooled([MOMENTS[code][layer] for code in BOTH]))
             update = solve_in_turn(solver, facts, Past.none(32, 32), method.most_facts)
             torch.testing.assert_close(done.updates[layer].dense(), update.dense(), rtol=1e-3, atol=1e-4)
             add(layer, update)
@@ -105,7 +105,7 @@ def test_mixed_is_one_system_of_all_languages_facts(model: PreTrainedModel, meth
 def test_a_language_alone_stores_its_own_facts_against_all_languages_text(model: PreTrainedModel, method: ClosedForm) -> None:
     alone = edit(model, method, "zh")
     assert [group for group, _places, _stored in alone.stored] == [("zh",)]
-    same = {code: {layer: pooled([MOMENTS[code][layer] for code in BOTH]) for layer in LAYERS} for code in ("zh",)}
+    same = {code: {layer: SecondMoment.pooled([MOMENTS[code][layer] for code in BOTH]) for layer in LAYERS} for code in ("zh",)}
     assert_same(dense(alone.updates), dense(edit(model, method, "zh", moments=same).updates))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages import prepare
+from stages.editing import prepare
 from tests.small_benchmark import BOTH, PROBES, read
+from xledit.benchmark import read as benchmark
 from xledit.benchmark.read import Choice
 from xledit.benchmark.tables import Fact, read_tables
-from xledit.datasets import benchmark
 from xledit.datasets.demonstrations import draw
 from xledit.languages import language
 from xledit.params import section

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xledit.datasets import benchmark
+from xledit.benchmark import read as benchmark
 from xledit.editing.apply import edited
 from xledit.editing.artifacts import SavedVectors
 from xledit.editing.batches import edit_in_batches

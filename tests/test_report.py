@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages import report
+from stages.editing import report
 from xledit.benchmark.results import BenchmarkAudit, Inventory
 from xledit.evaluation.intervals import Estimate
 from xledit.evaluation.summary import CellSummary, Example, GroupSummary
 from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry, VectorGeometry
-from xledit.manifest import ModelManifest
+from xledit.manifest import Family, ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, page, sentences, tables
 from xledit.reporting.glossary import MEASURES
@@ -127,7 +127,7 @@ def updates(method: str) -> list[UpdateGeometry]:
 
 MODEL = ModelManifest(
     name="embedded", revision=None, source="embedded", family="gemma3_text", dtype="float32", num_layers=18, d_model=640, d_key=2048,
-    vocabulary=262144, num_parameters=268_098_176, norm_after_memory=True, weights="a5fd3b62230aa5ec60212297dc9d20ea" * 2,
+    vocabulary=262144, num_parameters=268_098_176, row=Family(norm_after_memory="post_feedforward_layernorm"), probed=False, weights="a5fd3b62230aa5ec60212297dc9d20ea" * 2,
 )  # fmt: skip
 AUDIT = Audit(
     source="benchmark", num_read=420, num_selected=100, defects={"key_collisions": {"all": 2}, "fewer_neighbours": {"zh": 1, "en": 0}},

@@ -8,13 +8,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages.common.runner import Timing
 from tests.test_report import SCRIPT, cell, estimate, made, prepared
 from tools import readme
 from xledit.evaluation.checks import Check
 from xledit.evaluation.summary import CellSummary
 from xledit.reporting import figures, sentences
-from xledit.reporting.studies import COMPARED, MethodRow, Study, StudyCells, best, method_rows, perplexity_ratios, read_all, value_of
+from xledit.reporting.studies import (
+    COMPARED,
+    MethodRow,
+    Study,
+    StudyCells,
+    Timing,
+    best,
+    method_rows,
+    perplexity_ratios,
+    read_all,
+    value_of,
+)
 from xledit.reporting.tables import Measured
 from xledit.storage import write_json
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages import tranyu_report
+from stages.training import report as tranyu_report
 from tests.test_report import SCRIPT, check_page
 from tools import readme
 from xledit.reporting import training, training_figures

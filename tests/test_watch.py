@@ -332,7 +332,7 @@ def test_the_held_out_text_is_eighty_different_passages_of_moderate_length(code:
 
 # the watch itself: the unedited model first, then the model as it is after each batch
 
-WATCH = WatchParams(facts=2, max_tokens=EVERYTHING, passages=2, text={"zh": "zh.txt", "en": "en.txt"})
+WATCH = WatchParams(files="", facts=2, max_tokens=EVERYTHING, passages=2, text={"zh": "zh.txt", "en": "en.txt"})
 PASSAGES = {"zh": TEXTS[:1], "en": TEXTS[1:2]}
 ASKED = {"zh": [request for request in REQUESTS if request.language == "zh"] * 3}
 

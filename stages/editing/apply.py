@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from stages.common.loaded import load_model
 from stages.common.runner import log, progress, run, wrote
 from xledit.corpus import read_texts
-from xledit.editing.artifacts import load_moments, load_vectors, save_edit
+from xledit.editing.artifacts import load_second_moments, load_vectors, save_edit
 from xledit.editing.combine import combination
 from xledit.editing.method import AfterBatch, Inputs, Requests
 from xledit.editing.methods import method_class
@@ -86,7 +86,7 @@ def main(
         seed=section("seed", int),
         load_model=lambda: load_model(model_manifest),
         load_vectors=lambda: per_language(vectors, ".safetensors", load_vectors, combined.languages),
-        load_second_moments=lambda: per_language(covariance, ".safetensors", load_moments, languages),
+        load_second_moments=lambda: per_language(covariance, ".safetensors", load_second_moments, languages),
         load_demonstrations=lambda: per_language(
             demonstrations, ".json", lambda path: read_json(path, list[Demonstration]), combined.languages
         ),

@@ -9,7 +9,7 @@ import typer
 from stages.common.loaded import load_model
 from stages.common.runner import log, progress, run, wrote
 from xledit.corpus import read_texts
-from xledit.editing.artifacts import save_moments
+from xledit.editing.artifacts import save_second_moments
 from xledit.editing.second_moment import second_moments
 from xledit.models.family import check_layers, layers_of
 from xledit.params import section
@@ -40,7 +40,7 @@ def main(model_manifest: Annotated[Path, typer.Option()], out: Annotated[Path, t
         log.info("%s: %d passages from %s", code, len(texts[code]), params.corpus[code])
         with progress(params.max_tokens, "keys") as step:
             moments = second_moments(model, tokenizer, texts[code], layers, params.max_tokens, params.window, step)
-        save_moments(out / f"{code}.safetensors", moments)
+        save_second_moments(out / f"{code}.safetensors", moments)
         wrote(out / f"{code}.safetensors")
 
 

@@ -15,7 +15,7 @@ import torch
 import typer
 
 from stages.common.runner import log, run, wrote
-from xledit.editing.artifacts import SavedVectors, load_edit, load_moments, load_vectors
+from xledit.editing.artifacts import SavedVectors, load_edit, load_second_moments, load_vectors
 from xledit.editing.methods import method_class
 from xledit.editing.tensors import Facts, LayerUpdate, SecondMoment
 from xledit.geometry.results import Alikeness, UpdateGeometry
@@ -46,7 +46,7 @@ def main(
     if vectors and reworded and covariance:
         saved = {code: load_vectors(vectors / f"{code}.safetensors") for code in languages}
         others = {code: load_vectors(reworded / f"{code}.safetensors") for code in languages}
-        moments = [load_moments(covariance / f"{code}.safetensors") for code in languages]
+        moments = [load_second_moments(covariance / f"{code}.safetensors") for code in languages]
         for layer in pairs:
             solve = chosen.solve_unedited(SecondMoment.pooled([moment[layer] for moment in moments]))
             if solve is not None:

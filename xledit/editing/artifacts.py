@@ -13,7 +13,7 @@ from xledit.editing.tensors import EditVectors, Facts, LayerMemory, LayerUpdate,
 from xledit.storage import read_tensors, write_tensors
 
 
-class _Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _SecondMoments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: tuple[int, ...]
     num_keys: tuple[int, ...]
 
@@ -51,8 +51,11 @@ class SavedVectors:
         return Facts(**vars(self.memories[layer]), targets=self.targets[layer])
 
     def of(self, fact_ids: Sequence[str], what: str) -> "SavedVectors":
-        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which fact has none."""
+        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which fact has none, or is there twice."""
         places = {fact_id: place for place, fact_id in enumerate(self.fact_ids)}
+        if len(places) != len(self.fact_ids):
+            twice = len(self.fact_ids) - len(places)
+            raise ValueError(f"{what}: {twice} facts have vectors twice; delete the file and run `dvc repro`")
         missing = [fact_id for fact_id in fact_ids if fact_id not in places]
         if missing:
             raise ValueError(
@@ -74,15 +77,15 @@ class SavedVectors:
         return self.targets[layer] - self.memories[layer].values
 
 
-def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
+def save_second_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
     """Write second moments by layer."""
     arrays = {f"layer{layer}": moment.matrix.numpy() for layer, moment in moments.items()}
-    write_tensors(path, arrays, _Moments(tuple(moments), tuple(moment.num_keys for moment in moments.values())))
+    write_tensors(path, arrays, _SecondMoments(tuple(moments), tuple(moment.num_keys for moment in moments.values())))
 
 
-def load_moments(path: Path) -> dict[int, SecondMoment]:
+def load_second_moments(path: Path) -> dict[int, SecondMoment]:
     """Return second moments by layer."""
-    arrays, header = read_tensors(path, _Moments)
+    arrays, header = read_tensors(path, _SecondMoments)
     return {
         layer: SecondMoment(torch.from_numpy(arrays[f"layer{layer}"]), count)
         for layer, count in zip(header.layers, header.num_keys, strict=True)

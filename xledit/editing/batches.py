@@ -1,8 +1,8 @@
 """Edit a batch of facts at a time, each on the model that the earlier ones have left, in one language or several."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,8 +39,13 @@ class History:
         )
 
 
+# a group, its facts by their places, what came before -> the updates that store them; the model is left as it was
+Store = Callable[[Group, slice, History], Stored]
+
+
+@runtime_checkable
 class Editor(Protocol):
-    """Stores the facts at some places in a group's languages, after what came before; the model is left as it was."""
+    """What stores facts by one method: a ``Store``, and the layers that it changes."""
 
     @property
     def layers(self) -> Sequence[int]:
@@ -66,7 +71,7 @@ class Step:
 
 
 def edit_in_batches(
-    model: PreTrainedModel, combination: Combination, num_facts: int, batch_size: int | None, editor: Editor
+    model: PreTrainedModel, combination: Combination, num_facts: int, batch_size: int | None, store: Store
 ) -> Iterator[Step]:
     """Yield after each batch of facts, with the model as edited so far. It is as it was at the end, bit for bit.
 
@@ -78,7 +83,7 @@ def edit_in_batches(
         for start in range(0, num_facts, batch_size or num_facts):
             places = slice(start, min(start + (batch_size or num_facts), num_facts))
             for groups in combination.rounds:
-                stored_by = {group: editor(group, places, history) for group in groups}
+                stored_by = {group: store(group, places, history) for group in groups}
                 for group, stored in stored_by.items():
                     history.met.setdefault(group, []).append(stored.met)
                     for layer, update in stored.updates.items():

@@ -66,7 +66,7 @@ class ClosedForm(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
             inputs.combination,
             requests,
             vectors=inputs.load_vectors() if self.stores_targets else {},
-            moments=inputs.load_second_moments() if self.reads_old_keys else {},
+            second_moments=inputs.load_second_moments() if self.reads_old_keys else {},
             layers=inputs.layers,
             settings=inputs.target_settings,
             practice=inputs.practice,
@@ -112,7 +112,7 @@ class LocateThenEdit:
     """The editor of the closed forms.
 
     ``vectors`` are those of the unedited model; a batch that meets an edited model, or a method with a ``Search`` of its own,
-    has its v* sought anew. ``moments`` are of the unedited model's text, by language and layer.
+    has its v* sought anew. ``second_moments`` are of the unedited model's text, by language and layer.
     """
 
     model: PreTrainedModel
@@ -121,7 +121,7 @@ class LocateThenEdit:
     combination: Combination
     requests: Requests
     vectors: Mapping[str, SavedVectors]
-    moments: Mapping[str, Mapping[int, SecondMoment]]
+    second_moments: Mapping[str, Mapping[int, SecondMoment]]
     layers: tuple[int, ...]
     settings: TargetSettings
     practice: Practice
@@ -159,7 +159,7 @@ class LocateThenEdit:
 
     def _solver(self, group: Group) -> dict[int, Solver]:
         """Return the solvers of the layers, whose dear parts are done once for all batches."""
-        text = group if self.combination.own_statistics else tuple(self.moments)
+        text = group if self.combination.own_statistics else tuple(self.second_moments)
         if text not in self._solvers:
             self._solvers[text] = {}
             for layer in self.layers:
@@ -170,7 +170,7 @@ class LocateThenEdit:
     def _old_keys(self, text: Group, layer: int) -> SecondMoment:
         if not self.method.reads_old_keys:
             return SecondMoment.none(self._shape(layer)[1])
-        return SecondMoment.pooled([self.moments[code][layer] for code in text])
+        return SecondMoment.pooled([self.second_moments[code][layer] for code in text])
 
 
 def solve_layers(
