@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from xledit.evaluation.metrics import shown_in
 from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
 from xledit.results import CellSummary, Check, Study
 from xledit.storage import read_json
 
-# the columns in which methods are compared; in all of them more is better, but for those of LESS
-COMPARED = ("efficacy", "exact", "paraphrase", "portability", "locality", "locality_tokens")
+# beside the compared metrics; in all columns more is better, but for these
 LESS = ("perplexity", "cpu_s")
 # of the facts, said word for word: who stores less keeps everything else by doing little
 STORED = 0.5
@@ -127,4 +127,6 @@ def _row(study: Study, cell: CellSummary) -> MethodRow:
 
 def _means(rows: Sequence[MatrixRow]) -> dict[str, float]:
     """Return the mean of each compared column over rows."""
-    return {name: sum(row.measured.get(name, Measured(NAN)).value for row in rows) / len(rows) if rows else NAN for name in COMPARED}
+    return {
+        name: sum(row.measured.get(name, Measured(NAN)).value for row in rows) / len(rows) if rows else NAN for name in shown_in("compared")
+    }
