@@ -23,6 +23,7 @@ from tools import dvc_deps
 ENVIRONMENT = "requirements.lock"
 # what stands for the model's bytes in every stage but the one that writes it
 MANIFEST = "artifacts/model.json"
+METRICS = "xledit/evaluation/metrics.py"
 
 
 # dvc.yaml as it is written
@@ -58,6 +59,11 @@ def test_the_committed_lock_is_of_the_committed_files(tmp_path: Path, plain_env:
     if not (clone.root / "dvc.lock").exists():
         pytest.skip("no dvc.lock is committed yet")
     assert clone.would_run("--allow-missing") == set()
+
+
+def test_a_metric_reruns_the_summaries_and_the_page_alone() -> None:
+    reruns = {name for name, stage in stages_as_written().items() if any(covers(dep, METRICS, "/") for dep in stage["deps"])}
+    assert {name for name in reruns if not name.startswith("summarise")} == {"report"}
 
 
 # what stages read and write, from the audit log of the one run

@@ -51,7 +51,7 @@ class SavedVectors:
         return Facts(**vars(self.memories[layer]), targets=self.targets[layer])
 
     def of(self, fact_ids: Sequence[str], what: str) -> "SavedVectors":
-        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which fact has none, or is there twice."""
+        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which has none."""
         places = {fact_id: place for place, fact_id in enumerate(self.fact_ids)}
         if len(places) != len(self.fact_ids):
             twice = len(self.fact_ids) - len(places)
