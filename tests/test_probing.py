@@ -6,6 +6,7 @@ import transformers
 from transformers import PretrainedConfig
 
 from tests.tiny import CONFIGS, OLDER, SIZES, VOCABULARY, random_model, tiny_model
+from xledit.families.describe import identify
 from xledit.families.probing import probe
 from xledit.families.table import FAMILIES
 from xledit.manifest import Family
@@ -105,10 +106,16 @@ def test_a_model_that_is_not_a_row_of_like_layers_is_refused() -> None:
         probe(model)
 
 
-def test_a_row_of_families_goes_before_a_probed_one() -> None:
+def test_a_row_of_the_table_goes_before_what_probing_would_find() -> None:
     model = tiny_model("llama")
     set_family(model, Family(memory="mlp.up_proj"))
+    assert identify(model, "auto") is FAMILIES["llama"]
     assert memory_of(model, 0) is model.get_submodule("model.layers.0.mlp.down_proj")
+
+
+def test_a_model_that_was_told_no_row_says_how_it_gets_one() -> None:
+    with pytest.raises(ValueError, match=r"this model \(stablelm\) was not told .* call xledit\.families\.describe\.identify\(model\)"):
+        layers_of(random_model(UNKNOWN["stablelm"][0]))
 
 
 def test_an_attention_that_was_not_found_is_asked_for_in_words() -> None:

@@ -274,7 +274,7 @@ def test_a_sample_that_cannot_hold_both_ends_is_refused(size: int) -> None:
 
 
 def passages(code: str) -> list[str]:
-    return (CORPUS / "heldout" / f"{code}.txt").read_text(encoding="utf-8").splitlines()
+    return (CORPUS.parent / "heldout" / f"{code}.txt").read_text(encoding="utf-8").splitlines()
 
 
 def sentences(texts: Sequence[str]) -> set[str]:
