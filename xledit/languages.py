@@ -4,6 +4,7 @@ A language is one more row there and its columns in ``data/``. The stage ``prepa
 artifacts/languages.json, and the stages that word prompts depend on that file: a new row makes no run stale that does not use it.
 """
 
+import sys
 from pathlib import Path
 
 import msgspec
@@ -55,6 +56,7 @@ LANGUAGES = _read()
 
 def language(code: str) -> Language:
     """Return the row of a language. Raises ValueError that lists the known codes."""
+    sys.audit("xledit.language", code)
     if code not in LANGUAGES:
         raise ValueError(f"unknown language {code!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.yaml")
     return LANGUAGES[code]

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xledit.editing.memory import read_memories
 from xledit.editing.targets import Search, TargetSettings, find_targets
 from xledit.editing.tensors import Facts
-from xledit.languages import LANGUAGES
+from xledit.languages import language
 from xledit.models.family import layers_of
 from xledit.records import PUBLISHED_LANGUAGE, EditRequest, PracticeName, as_published
 
@@ -69,7 +69,7 @@ class Published(Practice):
 
     def settings(self, settings: TargetSettings) -> TargetSettings:
         """Return the settings with an average over all openings, whatever ``vectors.num_prefixes`` says."""
-        return msgspec.structs.replace(settings, num_prefixes=len(LANGUAGES[PUBLISHED_LANGUAGE].prefixes))
+        return msgspec.structs.replace(settings, num_prefixes=len(language(PUBLISHED_LANGUAGE).prefixes))
 
     def targets(
         self,
