@@ -17,7 +17,7 @@ from xledit.datasets.demonstrations import draw
 from xledit.datasets.selection import RULE, select
 from xledit.languages import language
 from xledit.params import section
-from xledit.records import Audit, FactRecords
+from xledit.records import PUBLISHED_LANGUAGE, Audit, FactRecords
 from xledit.storage import write_json
 
 # data sets of the field, read from a local copy of the published files, and facts that already are records
@@ -91,7 +91,7 @@ def main(out: Annotated[Path, typer.Option(help="folder for the records")], audi
             paths.append(out / name / f"{code}.json")
             write_json(paths[-1], records)
     paths += [out / "labels.json", out / "languages.json", audit]
-    write_json(out / "languages.json", {code: language(code) for code in languages})
+    write_json(out / "languages.json", {code: language(code) for code in (*languages, PUBLISHED_LANGUAGE)})
     write_json(out / "labels.json", {fact.fact_id: fact.labels for fact in facts})
     write_json(audit, found)
     wrote(*paths)

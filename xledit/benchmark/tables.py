@@ -139,7 +139,7 @@ def read_tables(folder: Path, languages: Sequence[str]) -> list[Relation]:
     """
     unknown = [code for code in languages if code not in LANGUAGES]
     if unknown:
-        raise ValueError(f"unknown language {unknown[0]!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.py")
+        raise ValueError(f"unknown language {unknown[0]!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.yaml")
     splits: dict[str, tuple[Split, str]] = {}
     ties: dict[str, tuple[str, ...]] = {}
     for line, row in read_rows(folder / "relations.csv", ("relation", "split", "tied_to")):
