@@ -36,8 +36,10 @@ TINY = {
     "edit.num_facts": 8,
     "edit.layers": [1, 2],
     "grid.methods": ["memit"],
-    "grid.direct": ["ike"],  # writes text before the prompt
+    "grid.direct": ["ft_m", "ike"],  # one that trains, one that writes text before the prompt
     "grid.rewordings": 4,
+    "methods.ft_m.layers": [1],
+    "methods.ft_m.steps": 2,
     "methods.ike.demonstrations": 2,
     "watch.facts": 4,
     "watch.passages": 4,

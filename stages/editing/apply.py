@@ -4,7 +4,7 @@
 time; after each batch the model is asked what it recalls of this and of earlier batches and how well it still reads
 held-out text. When it has collapsed, the rest is left undone: the artifact holds what was stored until then.
 
-What the method does not read need not be given: ``--vectors`` and ``--covariance`` are for methods that store v*.
+What a method does not read is not given: ``--vectors`` and ``--covariance`` are for methods that store v*, ``--demonstrations`` for text.
 """
 
 import math
@@ -57,38 +57,36 @@ def main(
     edit: Annotated[str, typer.Option()],
     model_manifest: Annotated[Path, typer.Option()],
     requests: Annotated[Path, typer.Option(help="folder, a file per language")],
-    demonstrations: Annotated[Path, typer.Option(help="folder, a file per language")],
     out: Annotated[Path, typer.Option()],
     out_checks: Annotated[Path, typer.Option(help="JSON: how the model fared, batch by batch")],
     vectors: Annotated[Path | None, typer.Option(help="folder, a file per language")] = None,
     covariance: Annotated[Path | None, typer.Option(help="folder, a file per language")] = None,
+    demonstrations: Annotated[Path | None, typer.Option(help="folder, a file per language")] = None,
 ) -> None:
     chosen = section(f"methods.{method}", method_class(method))
     params, languages = section("edit", EditParams), section("grid.languages", tuple[str, ...])
     combined = combination(edit, languages)
 
-    def per_language(folder: Path | None, suffix: str, read: Callable[[Path], T], codes: Sequence[str]) -> dict[str, T]:
+    def per_language(folder: Path | None, grid: str, suffix: str, read: Callable[[Path], T], codes: Sequence[str]) -> dict[str, T]:
         if folder is None:
-            raise ValueError(
-                f"{method} reads target values or second moments, and this cell was given none; "
-                "name the method under grid.methods, not grid.direct"
-            )
+            raise ValueError(f"{method} reads what this cell was not given; in params.yaml, name it under {grid}")
         return {code: read(folder / f"{code}{suffix}") for code in codes}
 
+    stores_targets, direct = "grid.methods, not grid.direct", "grid.direct, not grid.methods"
     found: list[Check] = []
     inputs = Inputs(
         combination=combined,
-        requests=aligned(per_language(requests, ".json", lambda path: read_json(path, list[EditRequest]), combined.languages)),
+        requests=aligned({code: read_json(requests / f"{code}.json", list[EditRequest]) for code in combined.languages}),
         layers=params.layers,
         batch_size=params.batch_size,
         practice=PRACTICES[params.practice],
         target_settings=section("vectors", TargetSettings),
         seed=section("seed", int),
         load_model=lambda: load_model(model_manifest),
-        load_vectors=lambda: per_language(vectors, ".safetensors", load_vectors, combined.languages),
-        load_second_moments=lambda: per_language(covariance, ".safetensors", load_second_moments, languages),
+        load_vectors=lambda: per_language(vectors, stores_targets, ".safetensors", load_vectors, combined.languages),
+        load_second_moments=lambda: per_language(covariance, stores_targets, ".safetensors", load_second_moments, languages),
         load_demonstrations=lambda: per_language(
-            demonstrations, ".json", lambda path: read_json(path, list[Demonstration]), combined.languages
+            demonstrations, direct, ".json", lambda path: read_json(path, list[Demonstration]), combined.languages
         ),
     )
     with ExitStack() as stack:
