@@ -1,6 +1,6 @@
 """Logs what a DVC stage reads, writes and asks of params.yaml; Python runs this at start when PYTHONPATH has this folder.
 
-One line per event in AUDIT_LOGS/<stage>.log: ``read``, ``write``, ``param`` or ``language``, a tab, and the path, the section or the code. Only
+One line per event in AUDIT_LOGS/<stage>.log: ``read``, ``write``, ``param`` or ``language``, a tab, and the path, section or code. Only
 paths below the folders of AUDIT_ROOTS count.
 """
 
