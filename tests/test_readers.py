@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.editing.prepare import READERS
 from xledit.datasets import bizsre, bmike, counterfact, fact_records, mzsre, zsre
 from xledit.datasets.wordings import NO_TRUTH
 from xledit.records import Audit, FactRecords
@@ -407,3 +408,41 @@ def test_a_record_without_a_language_is_named_and_so_is_a_file_of_something_else
     (tmp_path / "facts.json").write_text('[{"fact_id": "a"}]', encoding="utf-8")
     with pytest.raises(ValueError, match=r"facts\.json: .*requests.*the file is a list of FactRecords"):
         fact_records.read(tmp_path / "facts.json", ("zh",))
+
+
+def questions_at(folder: Path, name: str) -> tuple[Path, tuple[str, ...]]:
+    """The files of one of ``SETS``, and languages that they have."""
+    named(folder, name).read("zh", "en")
+    return folder, ("zh", "en")
+
+
+def records_at(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    write_json(folder / "facts.json", named(folder, "bizsre").read("zh", "en")[0])
+    return folder / "facts.json", ("zh", "en")
+
+
+# reader of the stage `prepare` -> a data set as published, and languages that it has
+SAMPLES: dict[str, Callable[[Path], tuple[Path, tuple[str, ...]]]] = {
+    "bizsre": lambda folder: questions_at(folder, "bizsre"),
+    "bmike": lambda folder: questions_at(folder, "bmike-zsre"),
+    "counterfact": lambda folder: (write(folder / "counterfact.json", [counterfact_row(number) for number in range(3)]), ("en",)),
+    "mzsre": lambda folder: questions_at(folder, "mzsre"),
+    "records": records_at,
+    "zsre": lambda folder: (write(folder / "zsre_mend_eval.json", [zsre_row(number) for number in range(3)]), ("en",)),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_gives_whole_facts_whose_spans_are_their_subjects(tmp_path: Path, name: str) -> None:
+    assert name in SAMPLES, f"add a sample of {name} to SAMPLES"
+    path, languages = SAMPLES[name](tmp_path)
+    facts, audit = READERS[name](path, languages)
+    assert len(facts) == audit.num_read == 3
+    assert len({fact.fact_id for fact in facts}) == 3
+    for place, fact in enumerate(facts):
+        assert set(fact.requests) == set(fact.probes) == set(languages)
+        for code in languages:
+            assert fact.requests[code].subject.casefold() == NAMES[code][place].casefold()
+            assert {probe.language for probe in fact.probes[code]} == {code}
+            assert fact.probes[code][0].kind == "efficacy"
+            assert fact.probes[code][0].prompt == fact.requests[code].prompt

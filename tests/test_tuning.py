@@ -11,20 +11,20 @@ from peft import LoraModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tests.registry import with_settings
 from tests.tiny import CONFIGS, REQUESTS, tiny_model, tiny_tokenizer
 from xledit.editing.apply import edited
 from xledit.editing.methods import method_class
-from xledit.editing.methods.ft_l import FtL
-from xledit.editing.methods.ft_m import FtM
-from xledit.editing.methods.lora import Lora
 from xledit.editing.tensors import LayerUpdate
 from xledit.editing.trained import Trained
 from xledit.records import EditRequest
 
-FT_M = FtM(batch_size=4, layers=None, lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)
-FT_L = FtL(**msgspec.structs.asdict(FT_M) | {"norm_constraint": 0.03})
-LORA = Lora(alpha=8, batch_size=4, layers=None, lr=0.05, rank=2, steps=3, stop_below=0)
-EDITORS = {"ft-l": FT_L, "ft-m": FT_M, "lora": LORA}
+EDITORS = with_settings(
+    Trained,
+    shared={"batch_size": 4, "layers": None, "lr": 0.02, "steps": 3, "stop_below": 0, "norm_constraint": None},
+    own={"ft_l": {"norm_constraint": 0.03}, "lora": {"alpha": 8, "lr": 0.05, "rank": 2}},
+)
+FT_L, FT_M, LORA = EDITORS["ft_l"], EDITORS["ft_m"], EDITORS["lora"]
 # what a tokenizer is to read after each prompt, written out
 ANSWERS = ("东京", " Tokyo", "鲁迅", " Bohr")
 Editor = Trained
