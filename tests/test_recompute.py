@@ -1,0 +1,510 @@
+"""The reports say what the artifacts say: recomputed by other code, on real runs and on made-up ones in which every wire matters.
+
+Made-up artifacts have floors that differ by language, facts that differ from each other, and rewordings of some facts in
+another order, so that a figure with one wire crossed is another figure. Each bug of ``BUGS`` is planted and must be seen.
+"""
+
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ruamel.yaml import YAML
+from transformers import AutoModelForCausalLM
+
+from tests.conftest import ROOT, TinyProject, read_json, set_params
+from tests.recompute import Outcome, main, recompute
+from tests.tiny import save_tiny
+from xledit.storage import write_json, write_tensors
+
+# where things stand: the stages, the module with the wires of a summary, and the folder with the vectors of reworded facts
+MODEL, EVALUATE, SUMMARISE = "stages.model", "stages.evaluate", "stages.summarise"
+GEOMETRY, UPDATE_GEOMETRY = "stages.geometry", "stages.update_geometry"
+SUMMARY = "xledit.evaluation.summary"
+REWORDED = Path("artifacts/rewordings")
+# settings of params.yaml that made-up runs need and any run has
+METHODS = {
+    "memit": {"type": "memit", "old_key_weight": 2.0, "regularisation": 0.03},
+    "alphaedit": {"type": "alphaedit", "null_energy": 0.3, "ridge": 0.2},
+}
+
+
+# real runs
+
+
+@pytest.mark.slow
+def test_the_tiny_run_says_what_its_artifacts_say(tiny_project: TinyProject) -> None:
+    outcome = recompute(tiny_project.root)
+    assert outcome.disagreements == []
+    assert outcome.checked > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "artifacts" / "scores").exists(), reason="the artifacts of the default run are not here: `dvc pull`")
+def test_the_default_run_says_what_its_artifacts_say() -> None:
+    assert recompute(ROOT).disagreements == []
+
+
+# made-up runs
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """A project with artifacts that no model made."""
+
+    root: Path
+    languages: tuple[str, ...] = ("zh", "en")
+    edits: tuple[str, ...] = ("zh", "en", "mixed")
+    # an odd number, so that the halves differ in size
+    facts: tuple[str, ...] = tuple(f"fact-{number}" for number in range(9))
+    layers: tuple[int, ...] = (1, 2)
+    d_in: int = 48
+    d_out: int = 20
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def write(self) -> None:
+        grid = {"languages": list(self.languages), "edits": list(self.edits), "methods": list(METHODS)}
+        params = {"seed": 3, "runtime": {"threads": 1}, "grid": grid, "methods": METHODS, "summary": {"resamples": 40, "examples": 2}}
+        YAML().dump(params, self.root / "params.yaml")
+        self.write_answers()
+        self.write_vectors(dict.fromkeys(self.languages, self.facts))
+        self.write_updates()
+
+    def write_answers(self) -> None:
+        """Write what models answered: each language has a floor of its own, and each edited model its own answers."""
+        artifacts = self.root / "artifacts"
+        labels = {fact: {"order": "first" if number < 4 else "last", "split": "test"} for number, fact in enumerate(self.facts)}
+        write_json(artifacts / "labels.json", labels)
+        floors = dict(zip(self.languages, (0.1, 0.5, 0.3), strict=False))
+        write_json(artifacts / "scores" / "floor.json", self.answers(floors))
+        for method, edit in self.cells():
+            reached = {code: 0.9 if edit in (code, "mixed") else floors[code] + 0.2 for code in self.languages}
+            write_json(artifacts / "scores" / f"{method}-{edit}.json", self.answers(reached))
+            check = {"num_facts": 9, "fresh": float(self.rng.random()), "kept": None, "text_nats": {"zh": 3.25, "en": None}}
+            write_json(artifacts / "checks" / f"{method}-{edit}.json", [check | {"weight_norms": {"1": 1.5}, "collapsed": False}])
+
+    def cells(self) -> Iterator[tuple[str, str]]:
+        return ((method, edit) for method in METHODS for edit in self.edits)
+
+    def answers(self, new_ahead: dict[str, float]) -> list[dict]:
+        """Return one model's scores; in each language the new answer is ahead with a chance of its own."""
+        kinds = ("efficacy", "paraphrase", "paraphrase", "alias", "translated", "portability", "locality", "near", "far")
+        return [
+            self.answer(fact, code, kind, f"{kind} {place} of {fact}", new_ahead[code])
+            for fact in self.facts
+            for code in self.languages
+            for place, kind in enumerate(kinds)
+            # one fact lacks a kind of probe, and one language a whole kind
+            if (fact, kind) != ("fact-2", "portability") and (code, kind) != ("en", "translated")
+        ]
+
+    def answer(self, fact: str, code: str, kind: str, prompt: str, new_ahead: float) -> dict:
+        ahead = self.rng.random() < new_ahead
+        new, true = self.said(2, ahead), self.said(3, not ahead)
+        generated = f" {'Rome' if ahead else 'Paris'} of {fact}" if kind == "efficacy" else None
+        about = {"fact_id": fact, "language": code, "kind": kind, "prompt": prompt, "target_new": "Rome", "target_true": "Paris"}
+        return about | {"new": new, "true": true, "generated": generated}
+
+    def said(self, num_tokens: int, ahead: bool) -> dict:
+        argmax = [token if self.rng.random() < 0.3 + 0.5 * ahead else 99 for token in range(num_tokens)]
+        return {
+            "logprob": round(float(-self.rng.random() - 2 * (not ahead)) * num_tokens, 6),
+            "tokens": list(range(num_tokens)),
+            "argmax": argmax,
+        }
+
+    def write_vectors(self, facts: dict[str, Sequence[str]]) -> None:
+        """Write vectors of each language's ``facts`` in that order: a fact's vectors are a part that languages share and one of its own."""
+        shared = self.vectors(self.facts)
+        some = self.facts[7:2:-1]  # five facts, backwards
+        for code in self.languages:
+            own, other = self.vectors(self.facts), self.vectors(self.facts)
+            mixed = {name: shared[name] + own[name] for name in shared}
+            self.save(Path("artifacts/vectors") / f"{code}.safetensors", facts[code], mixed)
+            for folder in (REWORDED, Path("artifacts/reworded")):
+                self.save(folder / f"{code}.safetensors", some, {name: mixed[name] + 0.5 * other[name] for name in mixed})
+            # keys of plain text fill some directions more than others
+            scales = np.linspace(0.1, 2, self.d_in)
+            moments = {f"layer{layer}": self.moment(scales) for layer in self.layers}
+            counts = [int(self.rng.integers(50, 500))] * len(self.layers)
+            header = {"layers": list(self.layers), "num_keys": counts}
+            write_tensors(self.root / "artifacts" / "covariance" / f"{code}.safetensors", moments, header)
+
+    def moment(self, scales: np.ndarray) -> np.ndarray:
+        keys = self.rng.normal(size=(3 * self.d_in, self.d_in)) * self.rng.permuted(scales)
+        return keys.T @ keys / len(keys)
+
+    def vectors(self, facts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return random vectors of these facts, with a part that all facts share."""
+        found = {}
+        for layer in self.layers:
+            for name, size in (("keys", self.d_in), ("values", self.d_out), ("targets", self.d_out)):
+                found[f"{name}{layer}"] = self.rng.normal(size=(len(facts), size)) + 0.5 * self.rng.normal(size=size)
+            found[f"bare_keys{layer}"] = found[f"keys{layer}"]
+        return found
+
+    def save(self, path: Path, facts: Sequence[str], vectors: dict[str, np.ndarray]) -> None:
+        places = [self.facts.index(fact) for fact in facts]
+        tensors = {name: rows[places] for name, rows in vectors.items()} | {"losses": np.zeros(len(facts)), "steps": np.ones(len(facts))}
+        write_tensors(self.root / path, tensors, {"layers": list(self.layers), "fact_ids": list(facts)})
+
+    def write_updates(self) -> None:
+        for method, edit in self.cells():
+            rank = len(self.facts) * (2 if edit == "mixed" else 1)
+            tensors = {f"left{layer}": self.rng.normal(size=(self.d_out, rank)).astype(np.float32) for layer in self.layers}
+            tensors |= {f"right{layer}": self.rng.normal(size=(rank, self.d_in)).astype(np.float32) for layer in self.layers}
+            header = {"method": method, "edit": edit, "layers": list(self.layers), "contexts": {}}
+            write_tensors(self.root / "artifacts" / "updates" / f"{method}-{edit}.safetensors", tensors, header)
+
+    def summarise(self) -> None:
+        scores, checks = Path("artifacts/scores"), Path("artifacts/checks")
+        for method, edit in self.cells():
+            name = f"{method}-{edit}.json"
+            stage(SUMMARISE)(
+                method=method,
+                edit=edit,
+                scores=scores / name,
+                floor=scores / "floor.json",
+                labels=Path("artifacts/labels.json"),
+                checks=checks / name,
+                out=Path("reports/cells") / name,
+            )
+
+    def compare_vectors(self) -> None:
+        stage(GEOMETRY)(vectors=Path("artifacts/vectors"), rewordings=REWORDED, out=Path("reports/geometry/vectors.json"))
+
+    def compare_updates(self) -> None:
+        for method in METHODS:
+            stage(UPDATE_GEOMETRY)(method=method, artifacts=Path("artifacts"), out=Path("reports/geometry") / f"{method}.json")
+
+    def run(self) -> Outcome:
+        """Run the stages that make reports of artifacts, and hold what they wrote against those."""
+        self.summarise()
+        self.compare_vectors()
+        self.compare_updates()
+        return recompute(self.root)
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUp:
+    monkeypatch.chdir(tmp_path)
+    project = MadeUp(tmp_path)
+    project.write()
+    return project
+
+
+def module(name: str, text: str | None = None) -> ModuleType:
+    """Return a module as its source says now, or as ``text`` does; what it imports comes from ``sys.modules``."""
+    spec = find_spec(name)
+    assert spec is not None and spec.origin is not None
+    fresh = module_from_spec(spec)
+    sys.modules[name] = fresh
+    exec(compile(Path(spec.origin).read_text(encoding="utf-8") if text is None else text, spec.origin, "exec"), vars(fresh))
+    return fresh
+
+
+def stage(name: str) -> Callable[..., None]:
+    """Return the main function of a stage: of the module that stands in ``sys.modules``, a planted one too."""
+    return importlib.import_module(name).main
+
+
+def test_made_up_runs_say_what_their_artifacts_say(made_up: MadeUp) -> None:
+    outcome = made_up.run()
+    assert outcome.disagreements == []
+    assert outcome.skipped == []
+    assert outcome.checked > 3000
+
+
+def test_a_made_up_run_has_a_figure_for_every_wire(made_up: MadeUp) -> None:
+    """Transfer is defined, floors differ, and nulls are there: or the tests of planted bugs would test nothing."""
+    made_up.run()
+    cell = read_json(Path("reports/cells/memit-zh.json"))
+    assert all(estimate["value"] is not None for estimate in cell["transfer"]["en"].values())
+    for name in ("efficacy", "locality"):
+        assert cell["floor"]["zh"][name]["value"] != cell["floor"]["en"][name]["value"]
+    assert {len(row["pairs"]) for row in json.loads(Path("reports/geometry/memit.json").read_text())} == {1 + 2 + 2 * 2}
+
+
+THREE = ("zh", "en", "ja")
+
+
+@pytest.mark.parametrize("edits", [(*THREE, "mixed"), ("zh", "ja")])
+def test_cells_of_three_languages_say_what_their_artifacts_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edits: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = MadeUp(tmp_path, languages=THREE, edits=edits)
+    project.write()
+    disagreements = project.run().disagreements
+    assert [line for line in disagreements if "/cells/" in line or "vectors.json" in line] == []
+    assert sorted(read_json(Path("reports/cells/memit-zh.json"))["transfer"]) == ["en", "ja"]
+
+
+@pytest.mark.xfail(strict=True, reason="a run pair has additivity against `mixed` of three languages, and none at all without `mixed`")
+@pytest.mark.parametrize(("languages", "edits"), [(THREE, (*THREE, "mixed")), (THREE, THREE), (("zh", "en"), ("zh", "en"))])
+def test_updates_of_any_grid_say_what_their_artifacts_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, languages: tuple[str, ...], edits: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = MadeUp(tmp_path, languages=languages, edits=edits)
+    project.write()
+    assert project.run().disagreements == []
+
+
+@pytest.mark.xfail(strict=True, reason="the languages' vectors are joined by place, which `prepare` happens to keep the same")
+def test_the_order_of_facts_may_differ_by_language(made_up: MadeUp) -> None:
+    made_up.write_vectors({"zh": made_up.facts, "en": made_up.facts[::-1]})
+    assert made_up.run().disagreements == []
+
+
+def test_a_wrong_digit_a_missing_number_and_one_too_many_are_found(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert made_up.run().disagreements == []
+    path = Path("reports/cells/memit-zh.json")
+    cell = read_json(path)
+    cell["metrics"]["zh"]["efficacy"]["low"] += 1e-4
+    del cell["floor"]["en"]["near"]
+    cell["checks"][0]["more"] = 1
+    write_json(path, cell)
+    assert [line.partition(": found")[0] for line in recompute(made_up.root).disagreements] == [
+        f"{path}: {key}" for key in ("checks[0].more", "floor.en.near", "metrics.zh.efficacy.low")
+    ]
+    monkeypatch.setattr(sys, "argv", ["recompute.py", str(made_up.root)])
+    with pytest.raises(SystemExit, match="True"):
+        main()
+    assert "metrics.zh.efficacy.low: found" in capsys.readouterr().out
+
+
+# planted bugs
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A module whose source says ``new`` in place of ``old``, and where that must show: in a line of what disagrees."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    shows: str = ""
+
+    def plant(self, monkeypatch: pytest.MonkeyPatch, *importers: str) -> None:
+        """Load the module with the bug in it, and then those that import from it."""
+        spec = find_spec(self.module)
+        assert spec is not None and spec.origin is not None
+        text = Path(spec.origin).read_text(encoding="utf-8")
+        assert text.count(self.old) == 1, f"{spec.origin}: {self.old!r} must stand there once; write the bug {self.name!r} anew"
+        for name in (self.module, *importers):
+            monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+        module(self.module, text.replace(self.old, self.new))
+        for name in importers:
+            module(name)
+
+
+NET = "estimate(net_transfer, values[own][name], floors[own][name], values[other][name], floors[other][name])"
+SUMMARY_BUGS = (
+    Bug("transfer over the edited language's floor", SUMMARY, NET, NET.replace("floors[other]", "floors[own]"), ".transfer.en.efficacy."),
+    Bug("transfer by the other language's floor", SUMMARY, NET, NET.replace("floors[own]", "floors[other]"), ".transfer.en.efficacy."),
+    Bug(
+        "control over the edited language's floor", SUMMARY, '1 - floors[other]["locality"]', '1 - floors[own]["locality"]',
+        ".transfer.en.control.",
+    ),
+    Bug("floors of the edited model", SUMMARY, "[(was, was) for _score, was", "[(score, was) for score, was", "floor.zh.efficacy."),
+    Bug("groups with the floor of all facts", SUMMARY, "floor=table(some_floors, GROUP", "floor=table(floors, GROUP", "groups[0].floor"),
+    Bug("the floor passed for the edited model", SUMMARISE, "read_json(scores, list[Score])", "read_json(floor, list[Score])", "metrics.zh"),
+    Bug("mixed taken for an edit of Chinese", SUMMARISE, "else known", "else known[:1]", "memit-mixed.json: transfer"),
+)  # fmt: skip
+GEOMETRY_BUGS = (
+    Bug("rewordings beside other facts", GEOMETRY, "of(vectors)[places]", "of(vectors)[: len(places)]", "reworded.zh.same"),
+    Bug("a language beside itself", GEOMETRY, "likeness(of(found[a]), of(found[b]))", "likeness(of(found[a]), of(found[a]))", "across.zh-en"),
+    Bug("keys for value changes", GEOMETRY, 'if what == "keys"', 'if what != "keys"', "within.en.mean"),
+)  # fmt: skip
+UPDATE_BUGS = (
+    Bug(
+        "the same facts for different ones across languages", UPDATE_GEOMETRY,
+        '{b}, different facts", (vectors[a], even), (vectors[b], odd)', '{b}, different facts", (vectors[a], even), (vectors[b], even)',
+        "half: zh and en, different facts",
+    ),
+    Bug(
+        "the same facts for different ones within a language", UPDATE_GEOMETRY,
+        "(found, even), (found, odd)", "(found, even), (found, even)", "half: en and en, different facts",
+    ),
+    Bug(
+        "rewordings beside other facts", UPDATE_GEOMETRY,
+        "(found, places), (reworded", "(found, range(len(places))), (reworded", "half: zh and zh, same facts in other words",
+    ),
+    Bug(
+        "different facts for the same ones", UPDATE_GEOMETRY,
+        '{b}, same facts", (vectors[a], even), (vectors[b], even)', '{b}, same facts", (vectors[a], even), (vectors[b], odd)',
+        "half: zh and en, same facts",
+    ),
+    Bug(
+        "old keys of one language", UPDATE_GEOMETRY,
+        "pooled([moment[layer] for moment in moments])", "pooled([moment[layer] for moment in moments[:1]])", "half: zh and en",
+    ),
+    Bug("additive to one update alone", UPDATE_GEOMETRY, "solved(left, right), MAX", "solved(left), MAX", "additivity_error"),
+    Bug("run pairs of another edit", UPDATE_GEOMETRY, 'f"{method}-{edit}.safetensors"', 'f"{method}-zh.safetensors"', "run: zh and en"),
+)  # fmt: skip
+
+
+def shown(bug: Bug, outcome: Outcome) -> list[str]:
+    return [line for line in outcome.disagreements if bug.shows in line]
+
+
+def names(bugs: Sequence[Bug]) -> list[str]:
+    return [bug.name for bug in bugs]
+
+
+@pytest.mark.parametrize("bug", SUMMARY_BUGS, ids=names(SUMMARY_BUGS))
+def test_a_bug_in_a_summary_is_seen(bug: Bug, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up.run()
+    bug.plant(monkeypatch, *([SUMMARISE] if bug.module != SUMMARISE else []))
+    made_up.summarise()
+    outcome = recompute(made_up.root)
+    assert shown(bug, outcome)
+    assert all("/cells/" in line for line in outcome.disagreements)
+
+
+@pytest.mark.parametrize("bug", GEOMETRY_BUGS, ids=names(GEOMETRY_BUGS))
+def test_a_bug_in_the_geometry_of_vectors_is_seen(bug: Bug, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up.run()
+    bug.plant(monkeypatch)
+    made_up.compare_vectors()
+    outcome = recompute(made_up.root)
+    assert shown(bug, outcome)
+    assert all("vectors.json" in line for line in outcome.disagreements)
+
+
+@pytest.mark.parametrize("bug", UPDATE_BUGS, ids=names(UPDATE_BUGS))
+def test_a_bug_in_the_geometry_of_updates_is_seen(bug: Bug, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_up.run()
+    bug.plant(monkeypatch)
+    made_up.compare_updates()
+    outcome = recompute(made_up.root)
+    for method in METHODS:
+        assert [line for line in shown(bug, outcome) if f"{method}.json" in line]
+    assert all("memit.json" in line or "alphaedit.json" in line for line in outcome.disagreements)
+
+
+# an edited model is asked, not the unedited one
+
+LAYER = 2
+FACT_PROMPTS = {"fact-0": "法国的首都是", "fact-1": "写了《红楼梦》的人是"}
+TOLD = {fact: f"新事实：{prompt}东京。\n" for fact, prompt in FACT_PROMPTS.items()}
+LABEL = "提示："  # stands before the prompt of a probe in a context
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A tiny model, probes about two facts, and the stage that asks them."""
+
+    root: Path
+    model: Path
+
+    def probes(self, before: dict[str, str]) -> list[dict[str, Any]]:
+        """Return the probes, each with a text before its prompt."""
+        about = {"language": "zh", "target_new": "东京", "target_true": "巴黎"}
+        return [
+            about | {"fact_id": fact, "kind": kind, "prompt": before.get(fact, "") + prompt}
+            for fact, prompt in FACT_PROMPTS.items()
+            for kind in ("efficacy", "locality")
+        ]
+
+    def scores(self, update: Path | None = None, model: Path | None = None, before: dict[str, str] | None = None) -> list[dict]:
+        """Return what ``evaluate`` writes of a model, without what it repeats of the probes."""
+        folder = model or self.model
+        set_params(self.root, {"model.name": str(folder), "model.files": str(folder)})
+        manifest, probes, out = (self.root / name for name in ("model.json", "probes.json", "scores.json"))
+        stage(MODEL)(out=manifest)
+        write_json(probes, self.probes(before or {}))
+        stage(EVALUATE)(model_manifest=manifest, probes=[probes], out=out, update=update)
+        return [{name: score[name] for name in ("new", "true", "generated")} for score in json.loads(out.read_text(encoding="utf-8"))]
+
+    def edit(self, layers: Sequence[int], contexts: dict[str, str]) -> tuple[Path, dict[str, np.ndarray]]:
+        """Write an edit large enough to change what the model says, and return its tensors, too."""
+        rng = np.random.default_rng(5)
+        tensors = {f"left{layer}": rng.normal(size=(32, 2)).astype(np.float32) for layer in layers}
+        tensors |= {f"right{layer}": rng.normal(size=(2, 32)).astype(np.float32) for layer in layers}
+        path = self.root / "update.safetensors"
+        write_tensors(path, tensors, {"method": "memit", "edit": "zh", "layers": list(layers), "contexts": contexts})
+        return path, tensors
+
+    def edited_by_hand(self, tensors: dict[str, np.ndarray]) -> Path:
+        """Return the folder of a copy of the model with the update added to the memory's weight."""
+        model = AutoModelForCausalLM.from_pretrained(self.model)
+        weight = model.model.layers[LAYER].mlp.down_proj.weight
+        change = tensors[f"left{LAYER}"].astype(np.float64) @ tensors[f"right{LAYER}"]
+        with torch.no_grad():
+            weight.copy_((weight.double() + torch.from_numpy(change)).float())
+        folder = self.root / "by-hand"
+        model.save_pretrained(folder)
+        for file in self.model.glob("*token*"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    def hold_update(self) -> None:
+        """An update gives the scores of a model whose weight was changed by hand, and not the floor's."""
+        update, tensors = self.edit([LAYER], {})
+        floor, edited = self.scores(), self.scores(update)
+        assert_same_scores(edited, self.scores(model=self.edited_by_hand(tensors)))
+        assert all(
+            other["new"]["logprob"] != pytest.approx(one["new"]["logprob"], abs=0.01) for one, other in zip(floor, edited, strict=True)
+        )
+
+    def hold_contexts(self) -> None:
+        """Contexts give the scores of prompts that have them written before, and not the floor's."""
+        update, _ = self.edit([], TOLD)
+        floor, told = self.scores(), self.scores(update)
+        assert_same_scores(told, self.scores(before={fact: context + LABEL for fact, context in TOLD.items()}))
+        assert all(
+            other["new"]["logprob"] != pytest.approx(one["new"]["logprob"], abs=0.01) for one, other in zip(floor, told, strict=True)
+        )
+
+
+def assert_same_scores(found: list[dict], wanted: list[dict]) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one["generated"] == other["generated"]
+        for answer in ("new", "true"):
+            assert (one[answer]["tokens"], one[answer]["argmax"]) == (other[answer]["tokens"], other[answer]["argmax"])
+            assert one[answer]["logprob"] == pytest.approx(other[answer]["logprob"], abs=1e-4)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Asked:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.WARNING)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    set_params(tmp_path, {"runtime.threads": 1, "runtime.device": "cpu", "runtime.matmul_precision": "highest"})
+    return Asked(tmp_path, save_tiny(tmp_path / "model"))
+
+
+def test_an_update_is_scored_as_a_model_changed_by_hand(asked: Asked) -> None:
+    asked.hold_update()
+
+
+def test_contexts_are_scored_as_prompts_that_have_them(asked: Asked) -> None:
+    asked.hold_contexts()
+
+
+EVALUATE_BUGS = (
+    Bug("the unedited model is asked", EVALUATE, "edited(model, edit.updates if edit else {})", "edited(model, {})"),
+    Bug("contexts are left out", EVALUATE, "edit.contexts if edit else {}", "{}"),
+)
+
+
+@pytest.mark.parametrize("bug", EVALUATE_BUGS, ids=names(EVALUATE_BUGS))
+def test_a_bug_in_asking_is_seen(bug: Bug, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug.plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        asked.hold_contexts() if "contexts" in bug.name else asked.hold_update()
