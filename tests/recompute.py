@@ -80,14 +80,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def recompute(root: Path) -> Outcome:
-    """Return how the reports of a project compare with what its artifacts say."""
+def recompute(root: Path, *parts: Callable[[Path, dict, Outcome], None]) -> Outcome:
+    """Return how the reports of a project, or some ``parts`` of them, compare with what its artifacts say."""
     outcome = Outcome()
     params = YAML(typ="safe", pure=True).load((root / "params.yaml").read_text(encoding="utf-8"))
-    check_cells(root, params, outcome)
-    check_vectors(root, params, outcome)
-    for method in params["grid"]["methods"]:
-        check_updates(root, params, method, outcome)
+    for check in parts or (check_cells, check_vectors, check_updates):
+        check(root, params, outcome)
     return outcome
 
 
@@ -478,23 +476,29 @@ SKIPPED = ("rome", "r_rome", "emmet")  # they have nulls, which are not recomput
 NO_NULLS = ("ultraedit", "fine_tuning", "lora", "ike")  # they store no v* at the subject
 
 
-def check_updates(root: Path, params: dict, method: str, outcome: Outcome) -> None:
-    """Hold the geometry of one method's updates against its updates, and against updates solved from the vectors."""
-    file = f"reports/geometry/{method}.json"
+def check_updates(root: Path, params: dict, outcome: Outcome) -> None:
+    """Hold the geometry of updates against the updates of each method, and against updates solved from the vectors."""
+    for method in params["grid"]["methods"]:
+        file = f"reports/geometry/{method}.json"
+        found = _json(root / file)
+        outcome.compare(found, update_rows(root, params, method, found, outcome), file)
+
+
+def update_rows(root: Path, params: dict, method: str, found: list[dict], outcome: Outcome) -> list[dict]:
+    """Return what the geometry of one method's updates should say; of ``found`` it takes only what it skips."""
     languages, settings = params["grid"]["languages"], params["methods"][method]
     wordings = Wordings.read(root, languages)
     updates = {edit: Tensors(root / "artifacts" / "updates" / f"{method}-{edit}.safetensors") for edit in params["grid"]["edits"]}
     moments = [Tensors(root / "artifacts" / "covariance" / f"{code}.safetensors") for code in languages]
-    found, rows = _json(root / file), []
     said = {row["layer"]: row["pairs"] for row in found}
-    angles = RandomAngles(params["seed"])
+    angles, rows = RandomAngles(params["seed"]), []
     for layer in wordings.layers:
         pairs = run_pairs(updates, languages, layer)
         if settings["type"] in SOLVED:
             pairs |= null_pairs(wordings, layer, solver(settings, pooled(moments, layer)))
         elif settings["type"] in SKIPPED:
             nulls = {name: pair for name, pair in said.get(layer, {}).items() if name.startswith("half: ")}
-            outcome.skipped += [f"{file}: layer {layer}: {name}" for name in nulls]
+            outcome.skipped += [f"{method}, layer {layer}: {name}" for name in nulls]
             pairs |= nulls
         else:
             assert settings["type"] in NO_NULLS, settings
@@ -514,7 +518,7 @@ def check_updates(root: Path, params: dict, method: str, outcome: Outcome) -> No
                 "chance_neurons": share / (2 - share),
             }
         )
-    outcome.compare(found, rows, file)
+    return rows
 
 
 def run_pairs(updates: Mapping[str, Tensors], languages: Sequence[str], layer: int) -> dict[str, dict]:
