@@ -31,9 +31,9 @@ Factors = tuple[Array, Array]  # an update is left @ right, [d_out facts] and [f
 
 # what may differ. Shares are saved with four decimals: half of the last one, and float64's noise on top
 ROUNDED = (0.0, 0.5e-4 + 1e-9)
-# geometry is saved whole, in float64. Sums in another order move the 16th digit; a solve loses as many digits as its system's
-# condition has, here up to eight; cosines of orthogonal things are sums that cancel
-WHOLE = (1e-6, 1e-9)
+# geometry is saved whole, in float64. Sums in another order move the 16th digit, a solve loses as many digits as the condition of
+# its system has (on the default run the worst is 1e-13), and cosines of orthogonal things are sums that cancel
+WHOLE = (1e-8, 1e-10)
 # what lies below a name is held by a measure of its own
 TOLERANCES = {
     "checks": (0.0, 0.0),  # handed on as they are
@@ -69,15 +69,11 @@ class Outcome:
 
 
 def _agree(found: Any, wanted: Any, relative: float, absolute: float) -> bool:
-    if isinstance(wanted, float):  # JSON spells NaN null
-        return (
-            found is None if math.isnan(wanted) else _is_number(found) and math.isclose(found, wanted, rel_tol=relative, abs_tol=absolute)
-        )
+    if isinstance(wanted, float) and math.isnan(wanted):  # JSON spells it null
+        return found is None
+    if isinstance(wanted, float) and type(found) in (int, float):
+        return math.isclose(found, wanted, rel_tol=relative, abs_tol=absolute)
     return type(found) is type(wanted) and found == wanted
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def recompute(root: Path, *parts: Callable[[Path, dict, Outcome], None]) -> Outcome:
