@@ -392,6 +392,11 @@ def test_a_bug_in_the_geometry_of_updates_is_seen(bug: Bug, copied: MadeUp, monk
     assert {method for method in METHODS for line in seen if f"/{method}.json" in line} == set(METHODS)
 
 
+def test_a_bug_that_fits_its_module_no_more_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="stands there 0 times, not once; write the bug 'old' anew"):
+        Bug("old", SUMMARY, "no such line", "another").plant(monkeypatch)
+
+
 # an edited model is asked, not the unedited one
 
 LAYER = 2
