@@ -652,7 +652,8 @@ def main() -> None:
     """Print what was found in the folder that the command line names, or in this project."""
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
     outcome = recompute(root)
-    print(*outcome.disagreements, *(f"not recomputed: {name}" for name in outcome.skipped), sep="\n")
+    for line in [*outcome.disagreements, *(f"not recomputed: {name}" for name in outcome.skipped)]:
+        print(line)
     print(f"{outcome.checked} values checked, {len(outcome.disagreements)} differ, {len(outcome.skipped)} pairs not recomputed")
     sys.exit(bool(outcome.disagreements))
 
