@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRAINING := $(VENV)/.ready-training
+DEV := $(VENV)/.ready-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # DVC runs `python` from PATH
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -20,13 +21,13 @@ tranyu: $(TRAINING)  ## train the multilingual model from scratch, edit facts in
 	dvc repro tranyu/dvc.yaml
 	python -m tools.study tranyu --uncommitted
 
-test: $(TRAINING) lint  ## every check and every test
+test: $(DEV) lint  ## every check and every test
 	$(PYTEST)
 
-fast: $(TRAINING)  ## the tests that take seconds
+fast: $(DEV)  ## the tests that take seconds
 	$(PYTEST) -m "not slow"
 
-lint: $(TRAINING)
+lint: $(DEV)
 	ruff format --check .
 	ruff check .
 	pyright
@@ -40,16 +41,16 @@ audit: $(READY)  ## hold our own benchmark against every rule, write reports/aud
 verify: $(READY)  ## re-hash every output against dvc.lock
 	python -m tools.verify
 
-bench: $(READY)  ## run each stage again, write wall time, CPU time and memory to reports/benchmark.json
+bench: $(DEV)  ## run each stage again, write wall time, CPU time and memory to reports/benchmark.json
 	python -m tools.bench
 
-lock: $(READY)  ## pin the newest versions that pyproject.toml allows
-	pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
-	  --extra embedded --extra dev --output-file requirements.lock pyproject.toml
-	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock
-	pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
-	  --extra embedded --extra dev --extra training --constraint requirements.lock --output-file requirements-training.lock pyproject.toml
-	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements-training.lock
+COMPILE := pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
+lock: $(DEV)  ## pin the newest versions that pyproject.toml allows; what stages run with, apart from developers' tools
+	$(COMPILE) --extra embedded --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra embedded --extra training --constraint requirements.lock --output-file requirements-training.lock pyproject.toml
+	$(COMPILE) --extra embedded --extra dev --extra training --constraint requirements-training.lock \
+	  --output-file requirements-dev.lock pyproject.toml
+	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock requirements-training.lock requirements-dev.lock
 
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -59,6 +60,10 @@ $(READY): requirements.lock pyproject.toml
 
 $(TRAINING): $(READY) requirements-training.lock
 	$(INSTALL) --requirement requirements-training.lock
+	touch $@
+
+$(DEV): $(TRAINING) requirements-dev.lock
+	$(INSTALL) --requirement requirements-dev.lock
 	touch $@
 
 clean:

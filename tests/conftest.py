@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 import tests.typechecking  # noqa: F401 (the hook looks it up by name)
 from tools.overlay import set_params
-from xledit.results import Study
+from xledit.reporting.studies import Study
 from xledit.storage import write_json
 
 # the modules that pass tensors on, before any of them is imported
@@ -35,8 +35,11 @@ TINY = {
     "data.demonstrations": 2,
     "edit.num_facts": 8,
     "edit.layers": [1, 2],
-    "grid.methods": ["memit", "ike"],  # one that changes weights, one that writes text before the prompt
+    "grid.methods": ["memit"],
+    "grid.direct": ["ft_m", "ike"],  # one that trains, one that writes text before the prompt
     "grid.rewordings": 4,
+    "methods.ft_m.layers": [1],
+    "methods.ft_m.steps": 2,
     "methods.ike.demonstrations": 2,
     "watch.facts": 4,
     "watch.passages": 4,

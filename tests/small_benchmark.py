@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from xledit.datasets import benchmark
-from xledit.datasets.benchmark import Choice
-from xledit.datasets.tables import Relation, read_tables
+from xledit.benchmark import read as benchmark
+from xledit.benchmark.read import Choice
+from xledit.benchmark.tables import Relation, read_tables
 from xledit.records import Audit, FactRecords
 
 BOTH = ("zh", "en")

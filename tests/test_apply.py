@@ -8,22 +8,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tests.tiny import CONFIGS, REQUESTS, tiny_model, tiny_tokenizer
-from xledit.editing.apply import add_update, edited, editing, solve_layers
+from xledit.editing.apply import add_update, edited, editing
+from xledit.editing.least_change import Solver
+from xledit.editing.locate import ClosedForm, solve_layers
 from xledit.editing.memory import read_memories
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import (
-    AlphaEdit,
-    Emmet,
-    Facts,
-    LayerUpdate,
-    Memit,
-    Method,
-    Past,
-    Rome,
-    RRome,
-    Solver,
-)
-from xledit.models.families import memory_of, weight_as_out_by_in
+from xledit.editing.methods.alphaedit import AlphaEdit
+from xledit.editing.methods.emmet import Emmet
+from xledit.editing.methods.memit import Memit
+from xledit.editing.methods.r_rome import RRome
+from xledit.editing.methods.rome import Rome
+from xledit.editing.tensors import Facts, LayerUpdate, Past, SecondMoment
+from xledit.models.family import memory_of, weight_as_out_by_in
 
 LAYERS = (0, 1, 3)
 EXACT = Memit(old_key_weight=1e-12, regularisation=1e-9)
@@ -77,7 +72,7 @@ def values(model: PreTrainedModel, layer: int, num_prefixes: int = 0) -> Tensor:
     return facts_at(model, layer, num_prefixes=num_prefixes).values
 
 
-def solvers_of(model: PreTrainedModel, method: Method) -> dict[int, Solver]:
+def solvers_of(model: PreTrainedModel, method: ClosedForm) -> dict[int, Solver]:
     return {layer: method.solver(old_keys(model, layer)) for layer in LAYERS}
 
 
@@ -86,7 +81,11 @@ def no_past(model: PreTrainedModel) -> dict[int, Past]:
 
 
 def solved(
-    model: PreTrainedModel, method: Method = EXACT, targets: dict[int, Tensor] = TARGETS, num_prefixes: int = 0, max_tokens: int = 10_000
+    model: PreTrainedModel,
+    method: ClosedForm = EXACT,
+    targets: dict[int, Tensor] = TARGETS,
+    num_prefixes: int = 0,
+    max_tokens: int = 10_000,
 ) -> dict[int, LayerUpdate]:
     return solve_layers(
         model, method, solvers_of(model, method), no_past(model), lambda layer: facts_at(model, layer, targets, num_prefixes, max_tokens)
@@ -197,7 +196,7 @@ def test_a_method_is_told_what_is_past_in_each_layer() -> None:
 @pytest.mark.parametrize(
     "method", [EXACT, AlphaEdit(null_energy=0.5, ridge=0.1), Rome(regularisation=0.1)], ids=lambda method: type(method).__name__
 )
-def test_solving_leaves_the_model_bit_for_bit_as_it_was(model: PreTrainedModel, method: Method) -> None:
+def test_solving_leaves_the_model_bit_for_bit_as_it_was(model: PreTrainedModel, method: ClosedForm) -> None:
     before = weights(model)
     solved(model, method)
     assert weights(model) == before

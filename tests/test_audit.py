@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.small_benchmark import BOTH, CAPITAL, HEADER, SmallBenchmark, small_benchmark
-from xledit.datasets import audit
-from xledit.datasets.audit import ROW_RULES, SET_RULES, check_rows, findings
-from xledit.datasets.inventory import columns, every_fact, take_stock
-from xledit.datasets.tables import read_tables
-from xledit.results import BenchmarkAudit
+from xledit.benchmark import rules as audit
+from xledit.benchmark.inventory import columns, every_fact, take_stock
+from xledit.benchmark.results import BenchmarkAudit
+from xledit.benchmark.rules import ROW_RULES, SET_RULES, check_rows, findings
+from xledit.benchmark.tables import read_tables
 from xledit.storage import read_json
 
 ROOT = Path(__file__).parents[1]

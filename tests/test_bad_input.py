@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import prepare
+from stages.editing import prepare
 from tests.conftest import set_params
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ class Folder:
 
     def stage(self, command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", *f"stages.{command}".split()],
+            [sys.executable, "-m", *f"stages.editing.{command}".split()],
             cwd=self.root, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -60,6 +60,7 @@ def test_good_input_writes_every_language_and_kind(prepared: Folder) -> None:
     kinds = ("requests", "rewordings", "probes", "demonstrations")
     assert written == {f"artifacts/{kind}/{code}.json" for kind in kinds for code in ("zh", "en")} | {
         "artifacts/labels.json",
+        "artifacts/languages.json",
         "reports/data.json",
     }
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.small_benchmark import BOTH, CAPITAL, PROBES, SmallBenchmark, read, small_benchmark
-from xledit.datasets.counterfactuals import by_subject, counterfactuals
+from xledit.benchmark.counterfactuals import by_subject, counterfactuals
+from xledit.benchmark.tables import Relation, read_tables
 from xledit.datasets.selection import select
-from xledit.datasets.tables import Relation, read_tables
 from xledit.records import EditRequest, FactRecords, Kind
 
 FOLDER = Path(__file__).parents[1] / "data" / "benchmark"

@@ -26,8 +26,10 @@ from tests.tiny import tiny_tokenizer
 from xledit.editing.apply import editing
 from xledit.editing.combine import Combination, combination
 from xledit.editing.gradients import answer_facts
-from xledit.editing.second_moment import pooled
-from xledit.editing.solvers import LayerUpdate, Method, Past, solve_in_turn
+from xledit.editing.least_change import solve_in_turn
+from xledit.editing.locate import ClosedForm
+from xledit.editing.methods.ultraedit import UltraEdit
+from xledit.editing.tensors import LayerUpdate, Past, SecondMoment
 
 BOTH = ("zh", "en")
 some_methods = pytest.mark.parametrize("method", [MEMIT, ALPHAEDIT, EMMET, ROME, ULTRAEDIT], ids=name_of)
@@ -84,15 +86,15 @@ def test_an_unknown_edit_lists_the_known_ones(unknown: str) -> None:
 
 
 @some_methods
-def test_mixed_is_one_system_of_all_languages_facts(model: PreTrainedModel, method: Method) -> None:
+def test_mixed_is_one_system_of_all_languages_facts(model: PreTrainedModel, method: ClosedForm) -> None:
     vectors = usual_vectors(next(name for name in FEW if cached_model(name) is model))
     done, requests = edit(model, method, "mixed"), (*REQUESTS["zh"], *REQUESTS["en"])
     answers = answer_facts(model, tiny_tokenizer(), requests, LAYERS, 10_000)
     with editing(model) as add:
         for layer in LAYERS:
             targets = torch.cat([vectors[code].targets[layer] for code in BOTH])
-            facts = answers[layer] if method.search.answer else facts_at(model, requests, layer, targets)
-            solver = method.solver(pooled([MOMENTS[code][layer] for code in BOTH]))
+            facts = answers[layer] if isinstance(method, UltraEdit) else facts_at(model, requests, layer, targets)
+            solver = method.solver(SecondMoment.pooled([MOMENTS[code][layer] for code in BOTH]))
             update = solve_in_turn(solver, facts, Past.none(32, 32), method.most_facts)
             torch.testing.assert_close(done.updates[layer].dense(), update.dense(), rtol=1e-3, atol=1e-4)
             add(layer, update)
@@ -100,15 +102,15 @@ def test_mixed_is_one_system_of_all_languages_facts(model: PreTrainedModel, meth
 
 
 @some_methods
-def test_a_language_alone_stores_its_own_facts_against_all_languages_text(model: PreTrainedModel, method: Method) -> None:
+def test_a_language_alone_stores_its_own_facts_against_all_languages_text(model: PreTrainedModel, method: ClosedForm) -> None:
     alone = edit(model, method, "zh")
     assert [group for group, _places, _stored in alone.stored] == [("zh",)]
-    same = {code: {layer: pooled([MOMENTS[code][layer] for code in BOTH]) for layer in LAYERS} for code in ("zh",)}
+    same = {code: {layer: SecondMoment.pooled([MOMENTS[code][layer] for code in BOTH]) for layer in LAYERS} for code in ("zh",)}
     assert_same(dense(alone.updates), dense(edit(model, method, "zh", moments=same).updates))
 
 
 @pytest.mark.parametrize("method", [MEMIT, ALPHAEDIT, EMMET, ROME], ids=name_of)
-def test_sum_is_the_sum_of_the_languages_edits_each_against_its_own_text(model: PreTrainedModel, method: Method) -> None:
+def test_sum_is_the_sum_of_the_languages_edits_each_against_its_own_text(model: PreTrainedModel, method: ClosedForm) -> None:
     alone = [edit(model, method, code, moments=moments_of(LAYERS, [code])).updates for code in BOTH]
     done = edit(model, method, "sum")
     assert_same(dense(done.updates), summed(*alone))
@@ -116,14 +118,14 @@ def test_sum_is_the_sum_of_the_languages_edits_each_against_its_own_text(model: 
 
 
 @some_methods
-def test_shared_sum_is_the_sum_of_the_languages_edits_against_all_text(model: PreTrainedModel, method: Method) -> None:
+def test_shared_sum_is_the_sum_of_the_languages_edits_against_all_text(model: PreTrainedModel, method: ClosedForm) -> None:
     done = edit(model, method, "shared_sum")
     assert_same(dense(done.updates), summed(*(edit(model, method, code).updates for code in BOTH)))
     assert differ(dense(done.updates), dense(edit(model, method, "mixed").updates))
 
 
 @some_methods
-def test_langedit_leaves_what_the_first_language_stored_and_the_other_ways_do_not(model: PreTrainedModel, method: Method) -> None:
+def test_langedit_leaves_what_the_first_language_stored_and_the_other_ways_do_not(model: PreTrainedModel, method: ClosedForm) -> None:
     first = edit(model, method, "zh")
     found = {way: edit(model, method, way) for way in ("mixed", "sum", "shared_sum", "langedit")}
     moved: dict[str, float] = {}

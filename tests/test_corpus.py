@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xledit.datasets.corpus import read_texts
+from xledit.corpus import read_texts
 
 ROOT = Path(__file__).parents[1]
 

@@ -109,8 +109,8 @@ def test_the_shares_of_the_8b_size_are_the_papers() -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_fits_the_settings_and_its_devices(name: str, project: Path) -> None:
-    from stages.corpus import Sources
-    from stages.pretrain import ArchitectureParams, RunParams
+    from stages.training.corpus import Sources
+    from stages.training.pretrain import ArchitectureParams, RunParams
 
     size.main(name)
     run, params = section("tranyu.run", RunParams), section("tranyu.pretrain", PretrainParams)

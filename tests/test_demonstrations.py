@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages import prepare
+from stages.editing import prepare
 from tests.small_benchmark import BOTH, PROBES, read
-from xledit.datasets import benchmark
-from xledit.datasets.benchmark import Choice
+from xledit.benchmark import read as benchmark
+from xledit.benchmark.read import Choice
+from xledit.benchmark.tables import Fact, read_tables
 from xledit.datasets.demonstrations import draw
-from xledit.datasets.tables import Fact, read_tables
 from xledit.languages import language
 from xledit.params import section
 from xledit.records import Demonstration, EditRequest, FactRecords, Probe

@@ -6,18 +6,21 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xledit.datasets import benchmark
+from xledit.benchmark import read as benchmark
 from xledit.editing.apply import edited
 from xledit.editing.artifacts import SavedVectors
+from xledit.editing.batches import edit_in_batches
 from xledit.editing.combine import combination
-from xledit.editing.sequence import LocateThenEdit, edit_in_batches
-from xledit.editing.solvers import AlphaEdit, Memit, Method
-from xledit.editing.statistics import key_statistics
+from xledit.editing.locate import ClosedForm, LocateThenEdit
+from xledit.editing.methods.alphaedit import AlphaEdit
+from xledit.editing.methods.memit import Memit
+from xledit.editing.second_moment import second_moments
 from xledit.editing.targets import TargetSettings, find_targets
 from xledit.evaluation.metrics import exact
 from xledit.evaluation.scoring import score_probes
-from xledit.models.families import memory_of
-from xledit.models.loading import ModelParams, load_folder, resolve
+from xledit.families.describe import load_folder
+from xledit.models.family import memory_of
+from xledit.models.loading import ModelParams, resolve
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (6, 7)
@@ -41,14 +44,14 @@ def test_the_embedded_model_says_what_was_written_into_it(embedded: tuple[PreTra
     requests = [fact.requests[language] for fact in facts]
     probes = [probe for fact in facts for probe in fact.probes[language] if probe.kind == "efficacy"]
     texts = (ROOT / f"data/corpus/{language}.txt").read_text(encoding="utf-8").splitlines()
-    moments = key_statistics(model, tokenizer, texts, LAYERS, max_keys=1500, window=128)
+    moments = second_moments(model, tokenizer, texts, LAYERS, max_keys=1500, window=128)
     found = find_targets(model, tokenizer, requests, LAYERS, SETTINGS)
     vectors = SavedVectors(tuple(fact.fact_id for fact in facts), found.memories, found.targets)
     before = score_probes(model, tokenizer, probes, 1024)
     weights = [memory_of(model, layer).get_parameter("weight").clone() for layer in LAYERS]
     assert sum(exact(score, score) for score in before) <= 1
 
-    def says(method: Method) -> float:
+    def says(method: ClosedForm) -> float:
         alone = combination(language, (language,))
         editor = LocateThenEdit(
             model,

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tools import export as tool
+from xledit.benchmark.export import MERGED, clm_rows, counterfact_rows
 from xledit.datasets import clm_bench, counterfact
 from xledit.datasets.clm_bench import FILE_OF
-from xledit.datasets.export import MERGED, clm_rows, counterfact_rows
 from xledit.records import EditRequest, FactRecords, Probe
 from xledit.storage import read_json, sha256, write_json
 

@@ -6,17 +6,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tests.tiny import CONFIGS, VOCABULARY, tiny_model
-from xledit.models.families import (
-    FAMILIES,
-    check_layers,
-    family_of,
-    final_norm_of,
-    head_logits,
-    known_family,
-    layers_of,
-    memory_of,
-    weight_as_out_by_in,
-)
+from xledit.families.table import FAMILIES, known_family
+from xledit.models import fuxitranyu
+from xledit.models.family import check_layers, family_of, final_norm_of, head_logits, layers_of, memory_of, weight_as_out_by_in
 from xledit.models.tracing import added, record
 
 IDS = torch.randint(VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -27,6 +19,10 @@ LAYERS = range(4)
 @pytest.fixture(params=CONFIGS)
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return tiny_model(request.param)
+
+
+def test_a_checkpoint_that_we_trained_has_the_row_of_its_family() -> None:
+    assert FAMILIES["fuxitranyu"] == fuxitranyu.FAMILY
 
 
 def test_every_family_has_a_tiny_model() -> None:
@@ -95,7 +91,8 @@ def test_the_head_caps_logits_softly_where_the_model_does() -> None:
 
 def test_an_unknown_family_is_told_the_known_ones_and_the_row_to_add() -> None:
     with pytest.raises(
-        ValueError, match=r"'opt' has no row; known: llama, .*falcon\. Add \"opt\": Family\(.*families\.py, or set model\.family: auto"
+        ValueError,
+        match=r"'opt' has no row; known: llama, .*falcon\. Add \"opt\": Family\(.*families/table\.py, or set model\.family: auto",
     ):
         known_family("opt")
 

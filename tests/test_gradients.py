@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from tests.test_targets import shifted
 from tests.tiny import REQUESTS, tiny_model, tiny_tokenizer
 from xledit.editing.gradients import answer_facts
-from xledit.models.families import memory_of
+from xledit.models.family import memory_of
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.models.tracing import record
 

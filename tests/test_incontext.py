@@ -1,14 +1,10 @@
 """A context tells the new fact after the same demonstrations for every fact, in the languages of the edit."""
 
-import os
-import subprocess
-import sys
-
 import msgspec
 import pytest
 
 from tests.tiny import REQUESTS
-from xledit.editing.incontext import Ike
+from xledit.editing.methods.ike import Ike
 from xledit.records import Demonstration, EditRequest
 
 
@@ -100,13 +96,4 @@ def test_an_unknown_language_is_an_error_with_the_known_ones() -> None:
 
 def test_a_number_below_zero_is_refused_where_it_is_read() -> None:
     with pytest.raises(ValueError, match="demonstrations is -1; it must be at least 0"):
-        msgspec.convert({"type": "ike", "demonstrations": -1}, Ike)
-
-
-def test_settings_are_read_by_their_tag() -> None:
-    assert msgspec.convert({"type": "ike", "demonstrations": 8}, Ike) == Ike(demonstrations=8)
-
-
-def test_the_module_needs_no_torch() -> None:
-    code = "import sys, xledit.editing.incontext; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        msgspec.convert({"demonstrations": -1}, Ike)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from xledit.evaluation.intervals import bootstrap
+from xledit.evaluation.intervals import Estimate, bootstrap
 from xledit.evaluation.metrics import net_transfer
-from xledit.results import Estimate
 
 NAN = math.nan
 

@@ -15,9 +15,11 @@ import torch
 from transformers import StableLmConfig
 
 from tests.tiny import CONFIGS, SIZES, VOCABULARY, random_model, save_tiny, tiny_model, tiny_tokenizer
-from xledit.models.families import FAMILIES, Family, family_of, memory_of
-from xledit.models.loading import ModelParams, describe, fingerprint, load, load_folder, pick_device, resolve
-from xledit.results import ModelManifest
+from xledit.families.describe import describe, load_folder
+from xledit.families.table import FAMILIES
+from xledit.manifest import Family, ModelManifest
+from xledit.models.family import family_of, memory_of
+from xledit.models.loading import ModelParams, fingerprint, load, pick_device, resolve
 from xledit.storage import read_json, sha256, write_json
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -111,8 +113,8 @@ def test_a_saved_model_of_every_family_is_described_and_loaded_as_it_was(name: s
     assert (manifest.source, manifest.family, manifest.num_layers) == ("folder", CONFIGS[name].model_type, 4)
     d_key = 128 if name == "bloom" else 32  # four times d_model, whatever its config says
     assert (manifest.d_model, manifest.d_key, manifest.vocabulary) == (32, d_key, VOCABULARY)
-    assert manifest.norm_after_memory == (name in {"gemma2", "gemma3", "gemma3_text", "olmo2"})
-    assert manifest.probed is None
+    assert (manifest.row.norm_after_memory is not None) == (name in {"gemma2", "gemma3", "gemma3_text", "olmo2"})
+    assert (manifest.row, manifest.probed) == (FAMILIES[manifest.family], False)
     model, tokenizer = load(manifest, chosen, "cpu")
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -218,18 +220,18 @@ def test_auto_probes_a_family_without_a_row_and_the_manifest_says_and_keeps_what
     chosen = msgspec.structs.replace(params(without_row), family="auto")
     write_json(tmp_path / "model.json", describe(chosen))
     manifest = read_json(tmp_path / "model.json", ModelManifest)
-    assert (manifest.family, manifest.num_layers, manifest.d_key, manifest.norm_after_memory) == ("stablelm", 4, 32, False)
-    assert manifest.probed == msgspec.structs.asdict(Family())  # built like Llama
-    taken = manifest.probed | {"memory": "mlp.up_proj"}
-    model, _ = load(msgspec.structs.replace(manifest, probed=taken), chosen, "cpu")
+    assert (manifest.family, manifest.num_layers, manifest.d_key, manifest.probed) == ("stablelm", 4, 32, True)
+    assert manifest.row == Family()  # built like Llama
+    taken = Family(memory="mlp.up_proj")
+    model, _ = load(msgspec.structs.replace(manifest, row=taken), chosen, "cpu")
     assert memory_of(model, 0) is model.get_submodule("model.layers.0.mlp.up_proj")
 
 
 def test_auto_takes_the_row_of_a_family_that_has_one(folder: Path) -> None:
     chosen = msgspec.structs.replace(params(folder), family="auto")
     manifest = describe(chosen)
-    assert manifest.probed is None
-    assert family_of(load(manifest, chosen, "cpu")[0]) is FAMILIES["llama"]
+    assert not manifest.probed
+    assert family_of(load(manifest, chosen, "cpu")[0]) == FAMILIES["llama"]
 
 
 # --- names ---

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xledit.evaluation import metrics
-from xledit.evaluation.metrics import METRICS, harmonic, mean_logprob, net_transfer, per_fact, sum_logprob, trans
-from xledit.records import AnswerScore, Score
+from xledit.evaluation.metrics import METRICS, Metric, Place, harmonic, mean_logprob, net_transfer, per_fact, shown_in, sum_logprob, trans
+from xledit.records import AnswerScore, Kind, Score
 
 LIKELY, UNLIKELY = (AnswerScore(logprob=logprob, tokens=(1,), argmax=(1,)) for logprob in (-1.0, -2.0))
 # the mean per token prefers LONG to SHORT, the sum SHORT to LONG
@@ -28,37 +29,131 @@ def scored(**changes: object) -> Score:
     return msgspec.structs.replace(score, **changes)
 
 
+# asked of each metric that has a function, over scores from before the edit whose true answer had these argmax tokens
+BEFORE = scored(true=AnswerScore(logprob=-1.0, tokens=(7, 7, 7, 7), argmax=(1, 2, 3, 4)))
+CASES = (
+    ("new_ahead", scored(new=LIKELY, true=UNLIKELY), 1),
+    ("new_ahead", scored(new=UNLIKELY, true=LIKELY), 0),
+    ("new_ahead", scored(new=LIKELY, true=LIKELY), 0),
+    ("new_ahead", scored(new=SHORT, true=LONG), 0),
+    ("new_ahead_by_sum", scored(new=SHORT, true=LONG), 1),
+    ("true_ahead", scored(new=LIKELY, true=UNLIKELY), 0),
+    ("true_ahead", scored(new=UNLIKELY, true=LIKELY), 1),
+    ("true_ahead", scored(new=LIKELY, true=LIKELY), 0),
+    ("true_ahead", scored(new=SHORT, true=LONG), 1),
+    ("true_ahead_by_sum", scored(new=SHORT, true=LONG), 0),
+    ("token_accuracy", scored(new=LONG), 3 / 4),
+    ("exact_forced", scored(new=LONG), 0),
+    ("exact_forced", scored(new=SHORT), 1),
+    ("exact", scored(generated=" Rome, of course"), 1),
+    ("exact", scored(generated=" Paris, not Rome"), 0),
+    ("exact", scored(generated="罗马。", target_new="罗马"), 1),
+    ("exact", scored(generated=""), 0),
+    ("true_not_ahead", scored(new=LIKELY, true=UNLIKELY), 1),
+    ("true_not_ahead", scored(new=UNLIKELY, true=LIKELY), 0),
+    ("true_not_ahead", scored(new=LIKELY, true=LIKELY), 1),
+    ("tokens_unchanged", scored(true=AnswerScore(logprob=-9.0, tokens=(7, 7, 7, 7), argmax=(1, 2, 8, 9))), 1 / 2),
+    ("tokens_unchanged", BEFORE, 1),
+)
+SINGLE = [name for name, row in METRICS.items() if not row.parts]
+
+
+@pytest.mark.parametrize(("name", "after", "expected"), CASES)
+def test_a_metric_is_what_it_says(name: str, after: Score, expected: float) -> None:
+    assert getattr(metrics, name)(after, BEFORE) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_every_metric_has_cases_worked_out_by_hand(name: str) -> None:
+    assert METRICS[name].function in [getattr(metrics, function) for function, _after, _expected in CASES]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_metric_counts_the_probes_of_its_kind_alone(name: str) -> None:
+    row = METRICS[name]
+    assert row.function is not None
+    of_kind, others = scored(kind=row.kind), [scored(kind=kind, new=UNLIKELY, true=LIKELY) for kind in get_args(Kind) if kind != row.kind]
+    assert per_fact(name, [of_kind, *others], [of_kind, *others], ["a"]) == pytest.approx([row.function(of_kind, of_kind)])
+    assert np.isnan(per_fact(name, others, others, ["a"]))
+
+
+# the table
+
+
+ROW = Metric(name="new", kind="efficacy", function=metrics.exact, meaning="What it is.", shown=("every", "headline"))
+
+
 @pytest.mark.parametrize(
-    ("name", "after", "expected"),
+    ("changes", "message"),
     [
-        ("new_ahead", scored(new=LIKELY, true=UNLIKELY), 1),
-        ("new_ahead", scored(new=UNLIKELY, true=LIKELY), 0),
-        ("new_ahead", scored(new=LIKELY, true=LIKELY), 0),
-        ("new_ahead", scored(new=SHORT, true=LONG), 0),
-        ("new_ahead_by_sum", scored(new=SHORT, true=LONG), 1),
-        ("true_ahead", scored(new=LIKELY, true=UNLIKELY), 0),
-        ("true_ahead", scored(new=UNLIKELY, true=LIKELY), 1),
-        ("true_ahead", scored(new=LIKELY, true=LIKELY), 0),
-        ("true_ahead", scored(new=SHORT, true=LONG), 1),
-        ("true_ahead_by_sum", scored(new=SHORT, true=LONG), 0),
-        ("token_accuracy", scored(new=LONG), 3 / 4),
-        ("exact_forced", scored(new=LONG), 0),
-        ("exact_forced", scored(new=SHORT), 1),
-        ("exact", scored(generated=" Rome, of course"), 1),
-        ("exact", scored(generated=" Paris, not Rome"), 0),
-        ("exact", scored(generated="罗马。", target_new="罗马"), 1),
-        ("exact", scored(generated=""), 0),
+        ({"meaning": " "}, "its meaning is empty"),
+        ({"shown": ()}, "name all places"),
+        ({"called": {"figure": "another name"}}, "name all places"),
+        ({"shown": ("headline",)}, "must be in 'every'"),
+        ({"shown": ("every", "net_headline")}, "its net transfer in 'net_every'"),
+        ({"function": None}, "a kind and a function, or the parts"),
+        ({"kind": None}, "a kind and a function, or the parts"),
+        ({"parts": ("efficacy", "locality")}, "a kind and a function, or the parts"),
     ],
 )
-def test_a_metric_is_what_it_says(name: str, after: Score, expected: float) -> None:
-    assert getattr(metrics, name)(after, scored()) == pytest.approx(expected)
+def test_a_row_without_meaning_place_or_function_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"metric new: .*{message}"):
+        msgspec.structs.replace(ROW, **changes)
 
 
-def test_the_papers_locality_is_the_share_of_argmax_tokens_that_stayed() -> None:
-    before = scored(true=AnswerScore(logprob=-1.0, tokens=(7, 7, 7, 7), argmax=(1, 2, 3, 4)))
-    after = scored(true=AnswerScore(logprob=-9.0, tokens=(7, 7, 7, 7), argmax=(1, 2, 8, 9)))
-    assert metrics.tokens_unchanged(after, before) == 0.5
-    assert metrics.tokens_unchanged(before, before) == 1
+@pytest.mark.parametrize("missing", ["meaning", "shown"])
+def test_meaning_and_place_are_required(missing: str) -> None:
+    fields = msgspec.structs.asdict(ROW)
+    del fields[missing]
+    with pytest.raises(TypeError, match=missing):
+        Metric(**fields)
+
+
+def test_every_place_shows_something_and_every_row_names_places_that_there_are() -> None:
+    assert {place for row in METRICS.values() for place in row.shown} == set(get_args(Place))
+
+
+STAYS = ("locality", "near", "far")  # kinds of which the true answer should stay ahead
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_metric_is_about_what_its_name_says(name: str) -> None:
+    row = METRICS[name]
+    kind, _, rule = name.partition("_")
+    assert kind not in get_args(Kind) or row.kind == kind
+    ahead, ahead_by_sum = ("true_ahead", "true_ahead_by_sum") if row.kind in STAYS else ("new_ahead", "new_ahead_by_sum")
+    tokens = "tokens_unchanged" if row.kind in STAYS else "token_accuracy"
+    named = {"": ahead, "sum": ahead_by_sum, "tokens": tokens, "exact": "exact_forced"}
+    if kind in get_args(Kind) and rule in named:
+        assert row.function is getattr(metrics, named[rule])
+
+
+def test_two_rows_of_one_name_are_refused() -> None:
+    with pytest.raises(AssertionError, match="one name"):
+        metrics._table(ROW, ROW)
+
+
+def test_rows_are_made_of_rows_that_have_a_value_per_fact() -> None:
+    assert all(METRICS[part].function for row in METRICS.values() for part in row.parts)
+    assert all(METRICS[METRICS[name].over or name].function for name in shown_in("net_every"))
+
+
+def test_facts_of_one_label_have_the_metrics_that_their_tables_show() -> None:
+    assert shown_in("groups").keys() <= shown_in("headline").keys(), "a summary has the headline for them"
+
+
+def test_a_place_has_its_rows_in_the_order_of_the_table_by_what_they_are_called_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        msgspec.structs.replace(ROW, name="b", shown=("every", "figure"), called={"figure": "the second letter"}),
+        msgspec.structs.replace(ROW, name="c", shown=("every",)),
+        msgspec.structs.replace(ROW, name="a", shown=("every", "figure")),
+    ]
+    monkeypatch.setattr(metrics, "METRICS", {row.name: row for row in rows})
+    assert list(shown_in("figure").items()) == [("b", "the second letter"), ("a", "a")]
+    assert list(shown_in("every").items()) == [("b", "b"), ("c", "c"), ("a", "a")]
+
+
+# from scores to facts
 
 
 def test_the_rules_differ_where_answers_differ_in_length() -> None:
@@ -108,14 +203,14 @@ def score_pairs(draw: st.DrawFn) -> tuple[Score, Score]:
     new, true = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     probe = scored(
         fact_id=draw(st.sampled_from("abc")),
-        kind=draw(st.sampled_from(["efficacy", "paraphrase", "locality"])),
+        kind=draw(st.sampled_from(get_args(Kind))),
         generated=draw(st.sampled_from(["Rome", "Paris"])),
     )
     after, before = (msgspec.structs.replace(probe, new=draw(answers(new)), true=draw(answers(true))) for _ in range(2))
     return after, before
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", SINGLE)
 @settings(max_examples=40)
 @given(pairs=st.lists(score_pairs(), min_size=1, max_size=8), seed=st.integers())
 def test_values_lie_between_0_and_1_in_any_order_of_facts_and_probes(name: str, pairs: list[tuple[Score, Score]], seed: int) -> None:
@@ -188,3 +283,10 @@ def test_a_floor_that_was_there_before_is_rewarded_by_trans_and_not_by_net_trans
 @pytest.mark.parametrize(("parts", "expected"), [((1.0, 0.5, 0.25), 3 / 7), ((0.4, 0.4, 0.4), 0.4), ((1.0, 1.0, 0.0), 0)])
 def test_the_score_is_the_harmonic_mean(parts: tuple[float, ...], expected: float) -> None:
     assert harmonic(*parts) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 100).map(lambda count: count / 100), min_size=1, max_size=4), st.integers())
+def test_the_harmonic_mean_lies_between_its_parts_in_any_order(parts: list[float], seed: int) -> None:
+    found = harmonic(*parts)
+    assert found == 0 if min(parts) == 0 else min(parts) * (1 - 1e-9) <= found <= max(parts) * (1 + 1e-9)
+    assert harmonic(*random.Random(seed).sample(parts, len(parts))) == pytest.approx(found)

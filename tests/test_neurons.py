@@ -20,7 +20,7 @@ from xledit.interpret.neurons import (
     sentence_losses,
     switched_off,
 )
-from xledit.models.families import memory_of
+from xledit.models.family import memory_of
 from xledit.models.prompts import encode_text, pad
 from xledit.models.tracing import added, record
 

@@ -1,14 +1,15 @@
 """A mistake in params.yaml is named by its whole path, with what would have been right; the project's own file has none."""
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from tests.conftest import set_params
+from xledit.editing import methods
 from xledit.languages import LANGUAGES
 from xledit.params import section
 
@@ -127,29 +128,31 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path, monkeypatch: pytest.Mo
         section("seed", int)
 
 
-TAGS = (
-    "rome", "r_rome", "emmet", "memit", "memit_merge", "pmet", "alphaedit", "ultraedit", "fine_tuning", "lora", "ike",
-)  # fmt: skip
-
-
-def methods() -> Any:
-    return importlib.import_module("xledit.editing.methods").AnyMethod
-
-
 @pytest.mark.parametrize(
-    ("content", "parts"),
+    ("name", "content", "parts"),
     [
-        ("{type: memitt, old_key_weight: 1, regularisation: 1}", ["methods.m.type", "memitt", *TAGS]),
-        ("{old_key_weight: 1, regularisation: 1}", ["methods.m.type", *TAGS]),
-        ("{type: memit, old_key_wait: 1, regularisation: 1}", ["methods.m.old_key_wait", "old_key_weight, regularisation"]),
-        ("{type: alphaedit, null_energy: 2, ridge: 1}", ["methods.m", "null_energy is 2.0"]),
+        ("memit", "{old_key_wait: 1, regularisation: 1}", ["methods.memit.old_key_wait", "old_key_weight, regularisation"]),
+        ("memit", "{type: memit, regularisation: 1}", ["methods.memit.type"]),
+        ("alphaedit", "{null_energy: 2, ridge: 1}", ["methods.alphaedit", "null_energy is 2.0"]),
     ],
 )
-def test_a_mistake_in_a_method_lists_the_methods_or_its_settings(write: Write, content: str, parts: list[str]) -> None:
-    write(f"methods: {{m: {content}}}")
+def test_a_mistake_in_a_method_lists_its_settings(write: Write, name: str, content: str, parts: list[str]) -> None:
+    write(f"methods: {{{name}: {content}}}")
     with pytest.raises(ValueError) as error:
-        section("methods.m", methods())
+        section(f"methods.{name}", methods.method_class(name))
     assert not [part for part in parts if part not in str(error.value)], str(error.value)
+
+
+@pytest.mark.parametrize("name", ["memitt", "", "../method", "__init__", "memit.py"])
+def test_a_name_that_is_no_method_lists_those_that_are(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{re.escape(repr(name))} is no method; known: alphaedit, .*, ultraedit"):
+        methods.method_class(name)
+
+
+@pytest.mark.parametrize("name", methods.NAMES)
+def test_a_methods_settings_have_defaults_that_fit(write: Write, name: str) -> None:
+    write(f"methods: {{{name}: {{}}}}")
+    assert section(f"methods.{name}", methods.method_class(name)) == methods.method_class(name)()
 
 
 def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
@@ -157,36 +160,31 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
     write((ROOT / "params.yaml").read_bytes())
     set_params(Path(), {"data.source": "benchmrk"})
     with pytest.raises(ValueError, match=r"data\.source: .*benchmrk.*\bbenchmark\b.*\bclm_bench\b"):
-        section("data", importlib.import_module("stages.prepare").DataParams)
+        section("data", importlib.import_module("stages.editing.prepare").DataParams)
 
 
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("runtime", "stages.devices:RuntimeParams"),
+        ("runtime", "stages.common.devices:RuntimeParams"),
         ("model", "xledit.models.loading:ModelParams"),
-        ("data", "stages.prepare:DataParams"),
-        ("covariance", "stages.covariance:CovarianceParams"),
+        ("data", "stages.editing.prepare:DataParams"),
+        ("covariance", "stages.editing.covariance:CovarianceParams"),
         ("vectors", "xledit.editing.targets:TargetSettings"),
-        ("edit", "stages.apply:EditParams"),
+        ("edit", "stages.editing.apply:EditParams"),
         ("watch", "xledit.evaluation.watch:WatchParams"),
-        ("methods.memit", "xledit.editing.solvers:Memit"),
-        ("methods.alphaedit", "xledit.editing.solvers:AlphaEdit"),
-        ("methods.ft_l", "xledit.editing.tuning:FineTuning"),
-        ("methods.lora", "xledit.editing.tuning:Lora"),
-        ("methods.ike", "xledit.editing.incontext:Ike"),
-        ("evaluate", "stages.evaluate:EvaluateParams"),
+        ("evaluate", "stages.editing.evaluate:EvaluateParams"),
         ("summary", "xledit.evaluation.summary:SummaryParams"),
-        ("tranyu.world", "stages.world:EmbeddedParams"),
-        ("tranyu.sources", "stages.corpus:Sources"),
+        ("tranyu.world", "stages.training.world:EmbeddedParams"),
+        ("tranyu.sources", "stages.training.corpus:Sources"),
         ("tranyu.corpus", "xledit.training.corpus:CorpusParams"),
         ("tranyu.tokenizer", "xledit.training.bpe:TokenizerParams"),
-        ("tranyu.reference", "stages.tokenizer:ReferenceParams"),
+        ("tranyu.reference", "stages.training.tokenizer:ReferenceParams"),
         ("tranyu.mixture", "xledit.training.mixture:Mixture"),
-        ("tranyu.architecture", "stages.pretrain:ArchitectureParams"),
-        ("tranyu.run", "stages.pretrain:RunParams"),
+        ("tranyu.architecture", "stages.training.pretrain:ArchitectureParams"),
+        ("tranyu.run", "stages.training.pretrain:RunParams"),
         ("tranyu.pretrain", "xledit.training.pretrain:PretrainParams"),
-        ("tranyu.recall", "stages.recall:RecallParams"),
+        ("tranyu.recall", "stages.training.recall:RecallParams"),
     ],
 )
 def test_the_projects_settings_fit_the_struct_that_reads_them(monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:
@@ -196,12 +194,11 @@ def test_the_projects_settings_fit_the_struct_that_reads_them(monkeypatch: pytes
     assert isinstance(section(path, struct), struct)
 
 
-def test_every_method_of_the_project_fits_its_type_and_every_type_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_method_has_its_settings_in_the_project_and_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    written = section("methods", dict[str, dict[str, object]])
-    for name in written:
-        section(f"methods.{name}", methods())
-    assert {settings["type"] for settings in written.values()} == set(TAGS)
+    assert set(section("methods", dict[str, dict[str, object]])) == set(methods.NAMES)
+    for name in methods.NAMES:
+        section(f"methods.{name}", methods.method_class(name))
 
 
 def test_the_projects_grid_names_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

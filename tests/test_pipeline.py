@@ -21,8 +21,11 @@ from tools import dvc_deps
 
 # a dep that says which libraries run; no stage opens it
 ENVIRONMENT = "requirements.lock"
+# what stands for the rows of a run's languages in every stage but the one that writes it
+ROWS, LANGUAGES = "xledit/languages.yaml", "artifacts/languages.json"
 # what stands for the model's bytes in every stage but the one that writes it
 MANIFEST = "artifacts/model.json"
+METRICS = "xledit/evaluation/metrics.py"
 
 
 # dvc.yaml as it is written
@@ -45,7 +48,7 @@ def test_a_stage_says_what_it_does_and_writes_files(name: str) -> None:
     assert stage["desc"]
     for out in stage["outs"]:
         path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
-        assert PurePosixPath(path).suffix or path.startswith("reports/"), f"{path}: a directory that other stages may write into"
+        assert PurePosixPath(path).suffix or "matrix" not in stage, f"{path}: a directory that other cells write into"
         assert path.startswith("reports/") == (options.get("cache") is False), f"{path}: git keeps reports/, DVC's cache the rest"
         assert not options.get("persist"), f"{path}: a half-written output would be taken for a whole one"
     assert not {"always_changed", "frozen", "wdir"} & stage.keys()
@@ -58,6 +61,11 @@ def test_the_committed_lock_is_of_the_committed_files(tmp_path: Path, plain_env:
     if not (clone.root / "dvc.lock").exists():
         pytest.skip("no dvc.lock is committed yet")
     assert clone.would_run("--allow-missing") == set()
+
+
+def test_a_metric_reruns_the_summaries_and_the_page_alone() -> None:
+    reruns = {name for name, stage in stages_as_written().items() if any(covers(dep, METRICS, "/") for dep in stage["deps"])}
+    assert {name for name in reruns if not name.startswith("summarise")} == {"report"}
 
 
 # what stages read and write, from the audit log of the one run
@@ -79,6 +87,7 @@ class Declared:
             as_declared(path, project.root) for path in done["write"] if not Path(path).name.startswith(".") and "__pycache__" not in path
         }
         self.asked = done["param"]
+        self.languages = done["language"]
 
 
 def as_declared(path: str, root: Path) -> str:
@@ -128,15 +137,22 @@ def only_found(by_stage: Iterable[tuple[str, set[str]]]) -> dict[str, set[str]]:
 @pytest.mark.slow
 def test_every_file_that_a_stage_reads_is_declared(tiny_project: TinyProject, cells: dict[str, Declared]) -> None:
     def allowed(cell: Declared) -> set[str]:
-        return cell.deps | cell.outs | {"params.yaml"} | ({str(tiny_project.model)} if MANIFEST in cell.deps else set())
+        # who imports the rows asks for them by code, and then depends on them: the next test
+        return cell.deps | cell.outs | {"params.yaml", ROWS} | ({str(tiny_project.model)} if MANIFEST in cell.deps else set())
 
     assert only_found((name, uncovered(cell.read, allowed(cell))) for name, cell in cells.items()) == {}
 
 
 @pytest.mark.slow
+def test_who_asks_for_a_language_depends_on_its_row(cells: dict[str, Declared]) -> None:
+    assert {name for name, cell in cells.items() if cell.languages and not {ROWS, LANGUAGES} & cell.deps} == set()
+    assert any(cell.languages for cell in cells.values())
+
+
+@pytest.mark.slow
 def test_every_declared_data_file_is_read(groups: dict[str, list[Declared]]) -> None:
     def data(group: list[Declared]) -> set[str]:
-        return {dep for cell in group for dep in cell.deps if not dep.endswith(".py") and dep != ENVIRONMENT}
+        return {dep for cell in group for dep in cell.deps if not dvc_deps.is_code(dep) and dep not in (ENVIRONMENT, LANGUAGES)}
 
     assert only_found((name, unused(data(group), union(cell.read for cell in group))) for name, group in groups.items()) == {}
 

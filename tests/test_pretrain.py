@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 import xledit.training.packing
 import xledit.training.pretrain
-from stages.pretrain import stretches
+from stages.training.pretrain import stretches
 from tests.tiny import SIZES, VOCABULARY, tiny_tokenizer
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.storage import read_json, write_json, write_tensors

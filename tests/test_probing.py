@@ -6,8 +6,11 @@ import transformers
 from transformers import PretrainedConfig
 
 from tests.tiny import CONFIGS, OLDER, SIZES, VOCABULARY, random_model, tiny_model
-from xledit.models.families import FAMILIES, Family, attention_of, family_of, final_norm_of, head_logits, layers_of, memory_of, probed_as
-from xledit.models.probing import probe
+from xledit.families.describe import identify
+from xledit.families.probing import probe
+from xledit.families.table import FAMILIES
+from xledit.manifest import Family
+from xledit.models.family import attention_of, family_of, final_norm_of, head_logits, layers_of, memory_of, set_family
 from xledit.models.tracing import UpperLayers, added, record
 
 MPT = {"d_model": 32, "n_heads": 4, "n_layers": 4, "expansion_ratio": 1, "vocab_size": VOCABULARY, "max_seq_len": 256}
@@ -103,14 +106,20 @@ def test_a_model_that_is_not_a_row_of_like_layers_is_refused() -> None:
         probe(model)
 
 
-def test_a_row_of_families_goes_before_a_probed_one() -> None:
+def test_a_row_of_the_table_goes_before_what_probing_would_find() -> None:
     model = tiny_model("llama")
-    probed_as(model, Family(memory="mlp.up_proj"))
+    set_family(model, Family(memory="mlp.up_proj"))
+    assert identify(model, "auto") is FAMILIES["llama"]
     assert memory_of(model, 0) is model.get_submodule("model.layers.0.mlp.down_proj")
+
+
+def test_a_model_that_was_told_no_row_says_how_it_gets_one() -> None:
+    with pytest.raises(ValueError, match=r"this model \(stablelm\) was not told .* call xledit\.families\.describe\.identify\(model\)"):
+        layers_of(random_model(UNKNOWN["stablelm"][0]))
 
 
 def test_an_attention_that_was_not_found_is_asked_for_in_words() -> None:
     model = random_model(UNKNOWN["stablelm"][0])
-    probed_as(model, Family(attention=None))
+    set_family(model, Family(attention=None))
     with pytest.raises(ValueError, match=r"where the attention of 'stablelm' ends is not known"):
         attention_of(model, 0)

@@ -10,28 +10,23 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
-from stages import report
+from stages.editing import report
+from tests.test_summary import summary as summarised
+from tools import readme
+from xledit.benchmark.results import BenchmarkAudit, Inventory
+from xledit.evaluation.intervals import Estimate
+from xledit.evaluation.metrics import METRICS, Metric, Place, shown_in
+from xledit.evaluation.summary import CellSummary, Example, GroupSummary
+from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry, VectorGeometry
+from xledit.manifest import Family, ModelManifest
 from xledit.records import Audit
-from xledit.reporting import figures, page, sentences, tables
-from xledit.reporting.glossary import MEASURES
-from xledit.results import (
-    Alikeness,
-    BenchmarkAudit,
-    CellSummary,
-    Estimate,
-    Example,
-    GroupSummary,
-    Inventory,
-    Likeness,
-    ModelManifest,
-    Spread,
-    UpdateGeometry,
-    VectorGeometry,
-)
+from xledit.reporting import figures, glossary, page, sentences, tables
+from xledit.reporting.studies import Study
 from xledit.storage import read_json, write_json
 
 LANGUAGES, METHODS, EDITS, LAYERS = ("zh", "en"), ("memit", "alphaedit"), ("zh", "en", "mixed"), (6, 7, 8, 9)
@@ -48,7 +43,10 @@ def estimate(value: float, half: float = 0.08) -> Estimate:
 
 
 def measures(level: float) -> dict[str, Estimate]:
-    return {name: estimate(round(level * share, 4)) for name, share in zip(MEASURES, itertools.cycle((1, 0.9, 0.75, 0.5)), strict=False)}
+    return {
+        name: estimate(round(level * share, 4))
+        for name, share in zip(shown_in("every"), itertools.cycle((1, 0.9, 0.75, 0.5)), strict=False)
+    }
 
 
 def cell(method: str = "memit", edit: str = "zh", transfer: Estimate | None = None) -> CellSummary:
@@ -62,7 +60,7 @@ def cell(method: str = "memit", edit: str = "zh", transfer: Estimate | None = No
         num_facts=100,
         metrics={code: measures(0.93 if code in own else 0.14) for code in sorted(LANGUAGES)},
         floor={code: measures(0.1) for code in sorted(LANGUAGES)},
-        transfer={code: dict.fromkeys(tables.TRANSFER, found) for code in others},
+        transfer={code: dict.fromkeys(shown_in("net_every"), found) for code in others},
         trans=estimate(0.31),
         groups=tuple(
             GroupSummary(
@@ -71,7 +69,7 @@ def cell(method: str = "memit", edit: str = "zh", transfer: Estimate | None = No
                 num_facts=50,
                 metrics={code: measures(0.77) for code in LANGUAGES},
                 floor={code: measures(0.1) for code in LANGUAGES},
-                transfer={code: dict.fromkeys(tables.TRANSFER, found) for code in others},
+                transfer={code: dict.fromkeys(shown_in("net_every"), found) for code in others},
             )
             for value in ("first", "last")
         ),
@@ -136,7 +134,8 @@ def updates(method: str) -> list[UpdateGeometry]:
 
 MODEL = ModelManifest(
     name="embedded", revision=None, source="embedded", family="gemma3_text", dtype="float32", num_layers=18, d_model=640, d_key=2048,
-    vocabulary=262144, num_parameters=268_098_176, norm_after_memory=True, weights="a5fd3b62230aa5ec60212297dc9d20ea" * 2,
+    vocabulary=262144, num_parameters=268_098_176, row=Family(norm_after_memory="post_feedforward_layernorm"), probed=False,
+    weights="a5fd3b62230aa5ec60212297dc9d20ea" * 2,
 )  # fmt: skip
 AUDIT = Audit(
     source="benchmark", num_read=420, num_selected=100, defects={"key_collisions": {"all": 2}, "fewer_neighbours": {"zh": 1, "en": 0}},
@@ -156,11 +155,11 @@ BENCHMARK = BenchmarkAudit(
 PARAMS = """
 seed: 17
 data: {order: both, skip_facts: 0, split: test}
-grid: {languages: [zh, en], edits: [zh, en, mixed], methods: [memit, alphaedit]}
+grid: {languages: [zh, en], edits: [zh, en, mixed], methods: [memit, alphaedit], direct: []}
 edit: {layers: [6, 7, 8, 9]}
 covariance: {max_tokens: 20000}
 vectors: {clamp: 1.5, steps: 20}
-methods: {memit: {type: memit, old_key_weight: 100.0}, alphaedit: {type: alphaedit, ridge: 0.05}, rome: {type: rome}}
+methods: {memit: {old_key_weight: 100.0}, alphaedit: {ridge: 0.05}, rome: {}}
 """
 
 
@@ -186,13 +185,13 @@ def text(files: dict[str, bytes]) -> str:
 
 def prepared() -> Path:
     Path("params.yaml").write_text(PARAMS, encoding="utf-8")
-    write_json(Path("model.json"), MODEL)
+    write_json(Path("artifacts/model.json"), MODEL)
     folder = Path("reports")
     write_json(folder / "data.json", AUDIT)
     write_json(folder / "audit.json", BENCHMARK)
     write_json(folder / "geometry" / "vectors.json", vectors())
     for code in LANGUAGES:
-        write_json(folder / "tokens" / f"{code}.json", {"requests": 100, "prompt_and_target_would_merge": 3})
+        write_json(Path("artifacts") / "tokens" / f"{code}.json", {"requests": 100, "prompt_and_target_would_merge": 3})
     for method in METHODS:
         write_json(folder / "geometry" / f"{method}.json", updates(method))
         for edit in EDITS:
@@ -201,7 +200,7 @@ def prepared() -> Path:
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    report.main(reports=folder, model_manifest=Path("model.json"), results=Path("results"))
+    report.main(reports=folder, artifacts=Path("artifacts"), results=Path("results"))
     names = ("index.html", "transfer.svg", "metrics.json", "plots/transfer.json", "plots/cosines.json")
     return {name: (folder / name).read_bytes() for name in names}
 
@@ -284,7 +283,7 @@ def test_only_a_text_that_opens_with_an_answer_says_it() -> None:
 def test_every_number_of_the_transfer_matrix_stands_beside_its_interval_and_floor(text: str) -> None:
     matrix = text[text.index('aria-label="Transfer matrix"') : text.index("Facts of one kind apart")]
     whole = r"<b>\d\.\d\d</b>\s*<small>\d\.\d\d to \d\.\d\d</small>\s*<small class=\"floor\">floor \d\.\d\d</small>"
-    assert len(re.findall(whole, matrix)) == len(METHODS) * len(EDITS) * len(LANGUAGES) * len(tables.HEADLINE)
+    assert len(re.findall(whole, matrix)) == len(METHODS) * len(EDITS) * len(LANGUAGES) * len(shown_in("headline"))
 
 
 def test_a_missing_cell_is_named(reports: Path) -> None:
@@ -305,10 +304,11 @@ def test_a_file_of_another_grid_is_warned_of_and_not_read(reports: Path, caplog:
 def test_metrics_are_few_and_plain(files: dict[str, bytes]) -> None:
     found = json.loads(files["metrics.json"])
     leaves = [value for method in found.values() for edit in method.values() for value in edit.values()]
-    assert len(leaves) == 26
+    crossing = sum(edit in LANGUAGES for edit in EDITS)
+    assert len(leaves) == len(METHODS) * (len(EDITS) * len(shown_in("dvc")) + crossing * len(shown_in("net_dvc"))) == 26
     assert all(isinstance(value, float) and round(value, 4) == value for value in leaves)
     assert found["memit"]["zh"]["transfer"] == 0.04
-    assert set(found["memit"]["mixed"]) == {"efficacy", "exact", "locality"}
+    assert set(found["memit"]["mixed"]) == set(shown_in("dvc"))
 
 
 def test_plot_labels_are_unique_and_have_the_nulls(files: dict[str, bytes]) -> None:
@@ -378,18 +378,18 @@ def test_a_grid_of_one_language_alone_and_one_layer_is_reported(reports: Path) -
 
 def test_the_names_of_compared_updates_are_those_of_the_stage() -> None:
     torch = pytest.importorskip("torch")
-    from stages.update_geometry import null_pairs
+    from stages.editing.update_geometry import null_pairs
     from xledit.editing.artifacts import SavedVectors
-    from xledit.editing.memory import LayerMemory
-    from xledit.editing.second_moment import SecondMoment
-    from xledit.editing.solvers import Memit
+    from xledit.editing.methods.memit import Memit
+    from xledit.editing.tensors import LayerMemory, SecondMoment
 
     def some(num_facts: int) -> SavedVectors:
         keys, values, targets = torch.randn(3, num_facts, 12, dtype=torch.float64).unbind()
         return SavedVectors(tuple(map(str, range(num_facts))), {6: LayerMemory(keys, values, keys)}, {6: targets})
 
-    method, moment = Memit(old_key_weight=1.0, regularisation=0.1), SecondMoment(torch.eye(12, dtype=torch.float64), 12)
-    found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, method, moment)
+    solve = Memit(old_key_weight=1.0, regularisation=0.1).solve_unedited(SecondMoment(torch.eye(12, dtype=torch.float64), 12))
+    assert solve is not None
+    found = null_pairs({code: some(6) for code in LANGUAGES}, {code: some(3) for code in LANGUAGES}, 6, solve)
     assert set(found) == {name for name in updates("memit")[0].pairs if name.startswith("half")}
 
 
@@ -402,6 +402,60 @@ def test_the_headline_table_is_aligned_and_printed(reports: Path, capsys: pytest
     assert "0.14 (0.10)" in crossing
     assert crossing.endswith("0.04 [-0.02, 0.10]")
     assert crossing.index("0.04 [") == lines[0].index("net transfer")
+
+
+def test_the_glossary_says_what_each_metric_means_in_its_row(text: str) -> None:
+    shown = text[text.index('id="measures"') :]
+    terms = re.findall(r"<dt>(?:<code>)?(.*?)(?:</code>)?</dt>", shown)
+    assert terms == [*shown_in("every"), *glossary.others()]
+    assert {row.meaning for row in METRICS.values()} <= {*glossary.measures().values(), *glossary.others().values()}
+    assert glossary.others()["control (of net transfer)"] == METRICS["control"].meaning
+
+
+def test_a_new_row_is_in_summary_glossary_figure_and_every_table_without_another_edit(
+    reports: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = Metric(
+        name="half_said",
+        kind="efficacy",
+        function=lambda score, before: 1.0 if score.generated == before.generated else 0.5,
+        meaning="A half where the answer is another one.",
+        shown=get_args(Place),
+        called={
+            "figure": "half of it",
+            "net_answer": "half of an answer",
+            "net_headline": "net transfer, half",
+            "net_dvc": "transfer_half",
+        },
+    )
+    monkeypatch.setitem(METRICS, row.name, row)
+    summary = summarised("zh", ["zh"])
+    assert (summary.floor["zh"][row.name].value, summary.metrics["zh"][row.name].value) == (1, 0.625)
+    assert all(row.name in metrics for group in summary.groups for metrics in group.metrics.values())
+    assert row.name in summary.transfer["en"]
+
+    for method, edit in itertools.product(METHODS, EDITS):
+        write_json(reports / "cells" / f"{method}-{edit}.json", cell(method, edit))
+    study = Study(name="some", what="Some", commit="c" * 40, date="2026-01-31", params={}, timings={})
+    write_json(Path("results/some.json"), study)
+    write_json(Path("results/some/memit-zh.json"), cell())
+    files = made(reports)
+    text = files["index.html"].decode()
+    assert f"<dt><code>{row.name}</code></dt><dd>{row.meaning}</dd>" in text
+    assert text.count(f'<th scope="col">{row.name}</th>') == 2, "the transfer matrix, and facts of one label apart"
+    assert text.count(f'<th scope="col">net transfer:<br>{row.name}</th>') == 2
+    assert text.count(f'<th scope="row">{row.name}</th>') == text.count(f"net transfer of {row.name}</th>") == len(METHODS)
+    assert text.count('<th scope="col">half said</th>') == 1, "methods side by side"
+    assert "zh R / G / L / half_said</th>" in text
+    assert "Net transfer of the half of an answer, over" in text
+    assert "efficacy and exact match and half of it by edit" in text
+    assert "half of it, 95 % interval" in files["transfer.svg"].decode()
+    assert {row.name, "transfer_half"} <= json.loads(files["metrics.json"])["memit"]["zh"].keys()
+    assert {row.name, f"floor_{row.name}"} <= json.loads(files["plots/transfer.json"])[0].keys()
+    assert f"{row.name} (floor)" in capsys.readouterr().out
+    heads = [readme.cells_table(reports / "cells")[0], readme.kinds_table(reports / "cells")[0], readme.groups_table(reports / "cells")[0]]
+    assert all("half said" in head for head in [*heads, readme.best_table(Path("results/some.json"))[0]])
+    assert "net transfer, half" in heads[0]
 
 
 def test_numbers_have_a_real_minus_and_no_negative_zero() -> None:
@@ -424,6 +478,6 @@ def test_undefined_estimates_survive_the_way_through_json(tmp_path: Path) -> Non
 
 
 def test_the_report_starts_without_torch() -> None:
-    check = "import stages.report, tools.headline, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    root = Path(report.__file__).parent.parent
+    check = "import stages.editing.report, tools.headline, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    root = Path(report.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", check], cwd=root, check=False).returncode == 0

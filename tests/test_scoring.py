@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from tests.tiny import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
 from xledit.evaluation.scoring import SPARE_TOKENS, score_probes
-from xledit.models.families import FAMILIES, Family
+from xledit.families.table import FAMILIES
+from xledit.manifest import Family
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.records import AnswerScore, Probe, Score
 

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.testing import assert_close
 
-from xledit.editing.second_moment import SecondMoment, SecondMomentAccumulator, pooled
+from xledit.editing.second_moment import SecondMomentAccumulator
+from xledit.editing.tensors import SecondMoment
 
 seeds = st.integers(0, 2**32)
 
@@ -71,6 +72,6 @@ def test_keys_that_are_not_finite_are_an_error(bad: float) -> None:
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=4), seeds)
 def test_languages_pooled_equal_their_keys_concatenated(sizes: list[int], seed: int) -> None:
     batches = [some_keys(size, 3, seed + place) for place, size in enumerate(sizes)]
-    found, expected = pooled([accumulated(batch) for batch in batches]), accumulated(torch.cat(batches))
+    found, expected = SecondMoment.pooled([accumulated(batch) for batch in batches]), accumulated(torch.cat(batches))
     assert_close(found.matrix, expected.matrix)
     assert found.num_keys == expected.num_keys

@@ -11,40 +11,37 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stages.apply import EditParams
+from stages.editing.apply import EditParams
 from tests.tiny import tiny_model, tiny_tokenizer
-from xledit.editing import sequence
+from xledit.editing import locate, practice
 from xledit.editing.apply import edited, editing
 from xledit.editing.artifacts import SavedVectors
+from xledit.editing.batches import History, Step, Store, Stored, edit_in_batches
 from xledit.editing.combine import Combination, Group, combination
 from xledit.editing.gradients import answer_facts
+from xledit.editing.least_change import solve_in_turn
+from xledit.editing.locate import ClosedForm, LocateThenEdit
 from xledit.editing.memory import contexts, read_memories
-from xledit.editing.second_moment import SecondMoment, pooled
-from xledit.editing.sequence import Editor, History, LocateThenEdit, Step, Stored, Training, edit_in_batches
-from xledit.editing.solvers import (
-    AlphaEdit,
-    Emmet,
-    Facts,
-    LayerUpdate,
-    Memit,
-    MemitMerge,
-    Method,
-    Past,
-    Pmet,
-    Rome,
-    RRome,
-    Search,
-    UltraEdit,
-    solve_in_turn,
-)
-from xledit.editing.targets import EditVectors, TargetSettings, find_targets
-from xledit.editing.tuning import FineTuning, Lora
+from xledit.editing.methods.alphaedit import AlphaEdit
+from xledit.editing.methods.emmet import Emmet
+from xledit.editing.methods.ft_m import FtM
+from xledit.editing.methods.lora import Lora
+from xledit.editing.methods.memit import Memit
+from xledit.editing.methods.memit_merge import MemitMerge
+from xledit.editing.methods.pmet import Pmet
+from xledit.editing.methods.r_rome import RRome
+from xledit.editing.methods.rome import Rome
+from xledit.editing.methods.ultraedit import UltraEdit
+from xledit.editing.practice import PRACTICES
+from xledit.editing.targets import Search, TargetSettings, find_targets
+from xledit.editing.tensors import EditVectors, Facts, LayerUpdate, Past, SecondMoment
+from xledit.editing.trained import Trained, Training
 from xledit.evaluation.watch import recalled
 from xledit.languages import language
-from xledit.models.families import layers_of, memory_of, weight_as_out_by_in
+from xledit.models.family import layers_of, memory_of, weight_as_out_by_in
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.models.tracing import record
-from xledit.records import EditRequest, as_published
+from xledit.records import EditRequest, PracticeName, as_published
 
 FEW = ("llama", "gpt2", "gemma3_text")
 LAYERS = (1, 2)
@@ -57,8 +54,8 @@ ALPHAEDIT = AlphaEdit(null_energy=0.5, ridge=0.1)
 EMMET, ROME, R_ROME = Emmet(regularisation=0.1), Rome(regularisation=0.1), RRome(regularisation=0.1)
 ULTRAEDIT = UltraEdit(lr=0.3, ridge=0.1)
 MERGE, PMET = MemitMerge(old_key_weight=0.1, regularisation=0.1), Pmet(old_key_weight=0.1, regularisation=0.1)
-METHODS: list[Method] = [MEMIT, ALPHAEDIT, EMMET, R_ROME, ROME, ULTRAEDIT, MERGE, PMET]
-FT_M = FineTuning(batch_size=4, layers=None, loss="target", lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)
+METHODS: list[ClosedForm] = [MEMIT, ALPHAEDIT, EMMET, R_ROME, ROME, ULTRAEDIT, MERGE, PMET]
+FT_M = FtM(batch_size=4, layers=None, lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)
 LORA = Lora(alpha=8, batch_size=4, layers=None, lr=0.05, rank=2, steps=3, stop_below=0)
 
 
@@ -142,19 +139,30 @@ def usual_vectors(name: str) -> dict[str, SavedVectors]:
 
 def editor_of(
     model: PreTrainedModel,
-    method: Method,
+    method: ClosedForm,
     combined: Combination,
     *,
     requests: Mapping[str, Sequence[EditRequest]] = REQUESTS,
     vectors: Mapping[str, SavedVectors] | None = None,
     moments: Mapping[str, Mapping[int, SecondMoment]] | None = None,
     settings: TargetSettings = SETTINGS,
-    published_code: bool = False,
+    practice_name: PracticeName = "ours",
 ) -> LocateThenEdit:
     if vectors is None:
         vectors = usual_vectors(next(name for name in FEW if cached_model(name) is model))
     moments = moments or moments_of(LAYERS)
-    return LocateThenEdit(model, tiny_tokenizer(), method, combined, requests, vectors, moments, settings, published_code)
+    return LocateThenEdit(
+        model,
+        tiny_tokenizer(),
+        method,
+        combined,
+        requests,
+        vectors,
+        moments,
+        tuple(next(iter(moments.values()))),
+        settings,
+        PRACTICES[practice_name],
+    )
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ class Run:
         return self.steps[-1].updates
 
 
-def watched(editor: Editor, stored: list[tuple[Group, slice, Stored]]) -> Editor:
+def watched(editor: Store, stored: list[tuple[Group, slice, Stored]]) -> Store:
     def edit(group: Group, places: slice, history: History) -> Stored:
         stored.append((group, places, editor(group, places, history)))
         return stored[-1][2]
@@ -193,7 +201,7 @@ def run(
     return done
 
 
-def edit(model: PreTrainedModel, method: Method, way: str = "zh", batch_size: int | None = None, moments: Mapping | None = None) -> Run:
+def edit(model: PreTrainedModel, method: ClosedForm, way: str = "zh", batch_size: int | None = None, moments: Mapping | None = None) -> Run:
     return run(model, editor_of(model, method, combination(way, ("zh", "en")), moments=moments), batch_size)
 
 
@@ -249,13 +257,13 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[Sought]:
         settings: TargetSettings,
         *,
         search: Search,
-        value_of: Callable[[PreTrainedModel, int], nn.Module],
+        value_of: Callable[[PreTrainedModel, int], nn.Module] = memory_of,
     ) -> EditVectors:
         found = find_targets(model, tiny_tokenizer(), requests, layers, settings, search=search, value_of=value_of)
         calls.append(Sought(weights(model), tuple(requests), tuple(layers), settings, search, value_of(model, layers[-1]), found))
         return found
 
-    monkeypatch.setattr(sequence, "find_targets", spy)
+    monkeypatch.setattr(practice, "find_targets", spy)
     return calls
 
 
@@ -265,7 +273,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[Sought]:
 @pytest.mark.parametrize("method", METHODS[:6], ids=name_of)
 @pytest.mark.parametrize("batch_size", [None, 2, 3], ids=str)
 def test_batches_are_a_loop_over_facts_and_layers_with_a_search_a_solve_and_an_update_each(
-    model: PreTrainedModel, method: Method, batch_size: int | None
+    model: PreTrainedModel, method: ClosedForm, batch_size: int | None
 ) -> None:
     """Written out: keys are read after the layers below, v* is sought on the edited model, the past grows."""
     if isinstance(method, UltraEdit) and batch_size == 3:
@@ -279,8 +287,8 @@ def test_batches_are_a_loop_over_facts_and_layers_with_a_search_a_solve_and_an_u
             vectors = find_targets(model, tiny_tokenizer(), requests, LAYERS, SETTINGS)
             answers = answer_facts(model, tiny_tokenizer(), requests, LAYERS, 10_000)
             for layer in LAYERS:
-                facts = answers[layer] if method.search.answer else facts_at(model, requests, layer, vectors.targets[layer])
-                solver = method.solver(pooled([MOMENTS["zh"][layer], MOMENTS["en"][layer]]))
+                facts = answers[layer] if method is ULTRAEDIT else facts_at(model, requests, layer, vectors.targets[layer])
+                solver = method.solver(SecondMoment.pooled([MOMENTS["zh"][layer], MOMENTS["en"][layer]]))
                 update = solve_in_turn(solver, facts, past[layer], method.most_facts)
                 before = past[layer]
                 past[layer] = Past(torch.cat([before.keys, facts.keys]), torch.cat([before.residuals, facts.residuals]), before.protected)
@@ -310,7 +318,12 @@ def test_every_fact_is_in_one_batch_and_the_last_may_be_smaller(batch_size: int 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3], ids=str)
 def test_after_each_batch_the_model_says_its_facts(model: PreTrainedModel, batch_size: int | None) -> None:
-    requests = {"zh": [within_reach(model, request) for request in (*REQUESTS["zh"][2:], *REQUESTS["en"][2:])]}
+    requests = {
+        "zh": [
+            msgspec.structs.replace(within_reach(model, request), fact_id=f"fact-{place}")  # facts are told apart by id
+            for place, request in enumerate((*REQUESTS["zh"][2:], *REQUESTS["en"][2:]))
+        ]
+    }
     vectors = vectors_of(model, requests, (2,), STRONG)
     editor = editor_of(
         model, EXACT, combination("zh", ("zh",)), requests=requests, vectors=vectors, moments=moments_of((2,), ["zh"]), settings=STRONG
@@ -411,7 +424,9 @@ def test_only_the_first_batch_needs_saved_vectors(model: PreTrainedModel) -> Non
     editor = editor_of(model, MEMIT, combination("zh", ("zh", "en")), vectors=few)
     (_, _, first), (_, _, _second) = run(model, editor, 2).stored
     assert all(torch.equal(first.met[layer].targets, few["zh"].targets[layer]) for layer in LAYERS)
-    with pytest.raises(ValueError, match=rf"the first batch has {NUM_FACTS} facts, only 2 have vectors; raise grid\.vectors"):
+    with pytest.raises(
+        ValueError, match=rf"the first batch has {NUM_FACTS} facts, 2 of them without vectors, fact-2 first; raise grid\.vectors"
+    ):
         run(model, editor)
 
 
@@ -429,7 +444,7 @@ def test_a_batch_of_two_groups_from_one_model_needs_no_search_and_a_second_round
 
 @pytest.mark.parametrize(("method", "num_searches"), [(MEMIT, 0), (MERGE, 0), (PMET, 1)], ids=["memit", "merge", "pmet"])
 def test_only_a_method_with_a_search_of_its_own_seeks_for_the_first_batch(
-    searches: list[Sought], method: Method, num_searches: int
+    searches: list[Sought], method: ClosedForm, num_searches: int
 ) -> None:
     edit(cached_model("llama"), method)
     assert len(searches) == num_searches
@@ -481,12 +496,12 @@ def test_the_past_holds_all_that_was_stored_and_protects_the_keys_of_other_group
 def test_each_solve_is_told_the_past_of_its_layer_as_it_was_met(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, told = cached_model("llama"), []
 
-    def spy(model: PreTrainedModel, method: Method, solvers: object, past: dict[int, Past], facts_of: object) -> object:
+    def spy(model: PreTrainedModel, method: ClosedForm, solvers: object, past: dict[int, Past], facts_of: object) -> object:
         told.append(past)
         return solve_layers(model, method, solvers, past, facts_of)  # pyright: ignore[reportArgumentType]
 
-    solve_layers = sequence.solve_layers
-    monkeypatch.setattr(sequence, "solve_layers", spy)
+    solve_layers = locate.solve_layers
+    monkeypatch.setattr(locate, "solve_layers", spy)
     combined = combination(way, ("zh", "en"))
     done = edit(model, MEMIT, way, 2)
     rounds = [groups for _batch in range(2) for groups in combined.rounds]
@@ -523,14 +538,14 @@ def test_with_its_past_alphaedit_spares_earlier_facts_where_keys_overlap_and_mem
 # every method
 
 
-def num_stored(method: Method, requests: Sequence[EditRequest]) -> int:
+def num_stored(method: ClosedForm, requests: Sequence[EditRequest]) -> int:
     """One key per fact, or per token of its answer."""
     answers = [encode_answer(tiny_tokenizer(), request.target_new, request.language) for request in requests]
-    return sum(map(len, answers)) if method.search.answer else len(requests)
+    return sum(map(len, answers)) if method is ULTRAEDIT else len(requests)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
-def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(model: PreTrainedModel, method: Method) -> None:
+def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(model: PreTrainedModel, method: ClosedForm) -> None:
     before, unedited = weights(model), mean_nll(model, REQUESTS["zh"])
     done = edit(model, method)
     assert weights(model) == before
@@ -541,7 +556,7 @@ def test_every_method_makes_its_targets_likelier_and_leaves_the_model_as_it_was(
 
 @pytest.mark.parametrize("way", ["mixed", "sum", "shared_sum", "langedit"])
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
-def test_every_method_edits_several_languages_in_batches(method: Method, way: str) -> None:
+def test_every_method_edits_several_languages_in_batches(method: ClosedForm, way: str) -> None:
     model = cached_model("gemma3_text")
     before = weights(model)
     done = edit(model, method, way, 2)
@@ -570,10 +585,16 @@ def test_the_dear_part_of_a_solver_is_done_once_for_all_batches(monkeypatch: pyt
 
 
 def published(
-    model: PreTrainedModel, method: Method, layers: Sequence[int], requests: Mapping[str, Sequence[EditRequest]]
+    model: PreTrainedModel, method: ClosedForm, layers: Sequence[int], requests: Mapping[str, Sequence[EditRequest]]
 ) -> LocateThenEdit:
     return editor_of(
-        model, method, combination("mixed", tuple(requests)), requests=requests, vectors={}, moments=moments_of(layers), published_code=True
+        model,
+        method,
+        combination("mixed", tuple(requests)),
+        requests=requests,
+        vectors={},
+        moments=moments_of(layers),
+        practice_name="published",
     )
 
 
@@ -639,7 +660,7 @@ def test_behind_a_norm_published_code_misses_its_target_and_ours_does_not(search
 
 @pytest.mark.parametrize("method", [MEMIT, PMET, EXACT, ALPHAEDIT], ids=["memit", "pmet", "exact", "alphaedit"])
 def test_published_code_spreads_what_the_last_layer_lacks_over_the_layers_left(
-    model: PreTrainedModel, method: Method, searches: list[Sought]
+    model: PreTrainedModel, method: ClosedForm, searches: list[Sought]
 ) -> None:
     """arXiv 2210.07229, algorithm 1: what is missing is measured anew for each layer, and divided by the layers left (PMET: root)."""
     layers, power = (0, 1, 3), 0.5 if method is PMET else 1.0
@@ -651,7 +672,7 @@ def test_published_code_spreads_what_the_last_layer_lacks_over_the_layers_left(
             missing = targets - torch.stack([mean_output(model, 3, request) for request in requests["zh"]])
             facts = facts_at(model, requests["zh"], layer, targets, num_prefixes=5)
             facts = Facts(**vars(facts) | {"targets": facts.values + missing / layers_left**power})
-            update = method.solver(pooled([MOMENTS["zh"][layer], MOMENTS["en"][layer]]))(facts, Past.none(32, 32))
+            update = method.solver(SecondMoment.pooled([MOMENTS["zh"][layer], MOMENTS["en"][layer]]))(facts, Past.none(32, 32))
             add(layer, update)
             size = update.dense().abs().max().item()
             torch.testing.assert_close(done.updates[layer].dense(), update.dense(), rtol=1e-2, atol=1e-3 * size)
@@ -675,12 +696,12 @@ def unchanged(model: PreTrainedModel) -> Iterator[None]:
     assert weights(model) == before
 
 
-def training(model: PreTrainedModel, method: FineTuning | Lora, way: str) -> Training:
+def training(model: PreTrainedModel, method: Trained, way: str) -> Training:
     return Training(model, tiny_tokenizer(), method, combination(way, ("zh", "en")), REQUESTS, LAYERS, seed=5)
 
 
 @pytest.mark.parametrize("method", [FT_M, LORA], ids=name_of)
-def test_training_in_sum_is_the_sum_of_what_each_language_trains_alone(model: PreTrainedModel, method: FineTuning | Lora) -> None:
+def test_training_in_sum_is_the_sum_of_what_each_language_trains_alone(model: PreTrainedModel, method: Trained) -> None:
     with unchanged(model):
         summed, *alone = (run(model, training(model, method, way)) for way in ("sum", "zh", "en"))
     for layer in LAYERS:
@@ -689,14 +710,14 @@ def test_training_in_sum_is_the_sum_of_what_each_language_trains_alone(model: Pr
 
 
 @pytest.mark.parametrize("method", [FT_M, LORA], ids=name_of)
-def test_training_changes_the_methods_own_layers_where_it_names_some(model: PreTrainedModel, method: FineTuning | Lora) -> None:
+def test_training_changes_the_methods_own_layers_where_it_names_some(model: PreTrainedModel, method: Trained) -> None:
     for own, wanted in ((None, set(LAYERS)), ((0,), {0})):
         editor = training(model, msgspec.structs.replace(method, layers=own), "zh")
         assert set(run(model, editor).updates) == set(editor.layers) == wanted
 
 
 @pytest.mark.parametrize("method", [FT_M, LORA], ids=name_of)
-def test_training_goes_on_from_the_model_that_earlier_batches_left(model: PreTrainedModel, method: FineTuning | Lora) -> None:
+def test_training_goes_on_from_the_model_that_earlier_batches_left(model: PreTrainedModel, method: Trained) -> None:
     with unchanged(model):
         done = run(model, training(model, method, "zh"), 2)
         first = method.updates(model, tiny_tokenizer(), REQUESTS["zh"][:2], LAYERS, 5)
@@ -708,7 +729,7 @@ def test_training_goes_on_from_the_model_that_earlier_batches_left(model: PreTra
 
 
 @pytest.mark.parametrize("method", [FT_M, LORA], ids=name_of)
-def test_training_cannot_keep_off_earlier_keys_and_says_so(model: PreTrainedModel, method: FineTuning | Lora) -> None:
+def test_training_cannot_keep_off_earlier_keys_and_says_so(model: PreTrainedModel, method: Trained) -> None:
     wanted = rf"{name_of(method)} trains and cannot keep off earlier keys; use a closed-form method for this edit"
     with unchanged(model), pytest.raises(ValueError, match=wanted):
         run(model, training(model, method, "langedit"))
@@ -719,7 +740,7 @@ def test_training_cannot_keep_off_earlier_keys_and_says_so(model: PreTrainedMode
 
 @pytest.mark.parametrize("batch_size", [0, -3])
 def test_a_batch_of_no_facts_is_refused(batch_size: int) -> None:
-    settings = {"batch_size": batch_size, "layers": [1], "num_facts": 4, "published_code": False}
+    settings = {"batch_size": batch_size, "layers": [1], "num_facts": 4, "practice": "ours"}
     with pytest.raises(msgspec.ValidationError, match=rf"edit\.batch_size is {batch_size}; it must be at least 1, or null for all facts"):
         msgspec.convert(settings, EditParams)
     for good in (1, None):

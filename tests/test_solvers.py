@@ -11,34 +11,23 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.testing import assert_close
 
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import (
-    AlphaEdit,
-    Emmet,
-    Facts,
-    LayerUpdate,
-    Memit,
-    MemitMerge,
-    Method,
-    Past,
-    Pmet,
-    Rome,
-    RRome,
-    UltraEdit,
-    inverse_of,
-    keeping,
-    least_change,
-    normalised,
-    null_space,
-    solve_in_turn,
-    sparing,
-)
+from xledit.editing.least_change import inverse_of, keeping, least_change, solve_in_turn
+from xledit.editing.locate import ClosedForm
+from xledit.editing.methods.alphaedit import AlphaEdit, null_space, sparing
+from xledit.editing.methods.emmet import Emmet
+from xledit.editing.methods.memit import Memit
+from xledit.editing.methods.memit_merge import MemitMerge
+from xledit.editing.methods.pmet import Pmet
+from xledit.editing.methods.r_rome import RRome
+from xledit.editing.methods.rome import Rome
+from xledit.editing.methods.ultraedit import UltraEdit, normalised
+from xledit.editing.tensors import Facts, LayerUpdate, Past, SecondMoment
 
 ROME, R_ROME, EMMET = Rome(regularisation=0.1), RRome(regularisation=0.1), Emmet(regularisation=0.1)
 MEMIT = Memit(old_key_weight=2.0, regularisation=0.1)
 ALPHAEDIT = AlphaEdit(null_energy=1e-6, ridge=0.3)
 ULTRAEDIT = UltraEdit(lr=0.7, ridge=0.4)
-METHODS: list[Method] = [
+METHODS: list[ClosedForm] = [
     ROME,
     R_ROME,
     EMMET,
@@ -97,13 +86,13 @@ class Problem:
         """The projection on what old keys leave free."""
         return identity(len(self.old)) - self.old @ self.old.T
 
-    def solve(self, method: Method) -> LayerUpdate:
+    def solve(self, method: ClosedForm) -> LayerUpdate:
         return method.solver(self.moment)(self.facts, self.past)
 
-    def change(self, method: Method) -> Float[Tensor, "d_out d_in"]:
+    def change(self, method: ClosedForm) -> Float[Tensor, "d_out d_in"]:
         return self.solve(method).dense()
 
-    def for_one_call(self, method: Method) -> "Problem":
+    def for_one_call(self, method: ClosedForm) -> "Problem":
         """As many of the facts as the method takes at a time."""
         return replace(self, facts=self.facts.take(slice(method.most_facts)))
 
@@ -352,7 +341,7 @@ THEORY: dict[type, tuple[Objective, Callable[[Problem], Tensor]]] = {
 }
 
 
-def feasible(problem: Problem, method: Method) -> Float[Tensor, "d_in d_in"]:
+def feasible(problem: Problem, method: ClosedForm) -> Float[Tensor, "d_in d_in"]:
     """The projection of key space on what the method is free to change."""
     held = torch.cat([THEORY[type(method)][1](problem), problem.past.protected])
     return identity(held.shape[1]) - torch.linalg.pinv(held, rtol=1e-10) @ held
@@ -361,7 +350,7 @@ def feasible(problem: Problem, method: Method) -> Float[Tensor, "d_in d_in"]:
 @every_method
 @for_each_method
 @given(problem=anything)
-def test_the_gradient_of_the_methods_own_objective_is_zero_in_all_free_directions(method: Method, problem: Problem) -> None:
+def test_the_gradient_of_the_methods_own_objective_is_zero_in_all_free_directions(method: ClosedForm, problem: Problem) -> None:
     problem = problem.for_one_call(method)
     change = problem.change(method).requires_grad_()
     THEORY[type(method)][0](problem, change).backward()
@@ -372,7 +361,7 @@ def test_the_gradient_of_the_methods_own_objective_is_zero_in_all_free_direction
 @every_method
 @for_each_method
 @given(problem=anything, seed=st.integers(0, 2**32))
-def test_every_other_free_change_has_a_greater_objective(method: Method, problem: Problem, seed: int) -> None:
+def test_every_other_free_change_has_a_greater_objective(method: ClosedForm, problem: Problem, seed: int) -> None:
     problem, generator = problem.for_one_call(method), seeded(seed)
     objective, change, free = THEORY[type(method)][0], problem.change(method), feasible(problem, method)
     for size in (0.01, 1.0, 100.0):
@@ -394,7 +383,7 @@ def test_the_least_change_has_no_gradient_for_any_ridge(problem: Problem, ridge:
 @every_method
 @for_each_method
 @given(problem=anything)
-def test_the_rank_is_at_most_the_number_of_facts(method: Method, problem: Problem) -> None:
+def test_the_rank_is_at_most_the_number_of_facts(method: ClosedForm, problem: Problem) -> None:
     problem = problem.for_one_call(method)
     update, facts = problem.solve(method), len(problem.facts.keys)
     assert update.left.shape == (problem.facts.values.shape[1], facts)
@@ -406,7 +395,7 @@ def test_the_rank_is_at_most_the_number_of_facts(method: Method, problem: Proble
 @every_method
 @for_each_method
 @given(problem=anything, of_keys=st.floats(0.1, 10.0), of_values=st.floats(0.1, 10.0))
-def test_the_units_of_keys_and_values_do_not_matter(method: Method, problem: Problem, of_keys: float, of_values: float) -> None:
+def test_the_units_of_keys_and_values_do_not_matter(method: ClosedForm, problem: Problem, of_keys: float, of_values: float) -> None:
     problem = problem.for_one_call(method)
     facts, past = problem.facts, problem.past
     in_other_units = replace(
@@ -593,7 +582,7 @@ def test_the_null_space_is_the_largest_projection_within_its_share_of_energy(pro
 @every_method
 @for_each_method
 @given(problem=problems(facts=several, past=few, protected=st.integers(1, 3), openings=True, full_rank=False), copies=st.integers(1, 3))
-def test_the_values_of_protected_keys_stay_even_where_protected_keys_coincide(method: Method, problem: Problem, copies: int) -> None:
+def test_the_values_of_protected_keys_stay_even_where_protected_keys_coincide(method: ClosedForm, problem: Problem, copies: int) -> None:
     protected = problem.past.protected
     problem = replace(problem, past=replace(problem.past, protected=protected.repeat(copies, 1))).for_one_call(method)
     update = problem.solve(method)
@@ -605,7 +594,7 @@ def test_the_values_of_protected_keys_stay_even_where_protected_keys_coincide(me
 @every_method
 @for_each_method
 @given(problem=problems(facts=several, past=few, protected=st.integers(1, 3), openings=True, full_rank=False))
-def test_a_key_protected_twice_is_a_key_protected(method: Method, problem: Problem) -> None:
+def test_a_key_protected_twice_is_a_key_protected(method: ClosedForm, problem: Problem) -> None:
     problem = problem.for_one_call(method)
     twice = replace(problem, past=replace(problem.past, protected=problem.past.protected.repeat(2, 1)))
     assert_close(twice.change(method), problem.change(method))
@@ -665,7 +654,7 @@ def test_rome_in_turn_is_one_update_after_another_on_a_weight_matrix(problem: Pr
     problem=problems(facts=st.sampled_from([2, 4]), past=few, protected=few, openings=True, full_rank=False),
     seed=st.integers(0, 2**32),
 )
-def test_each_portion_meets_the_values_that_earlier_ones_have_left(method: Method, problem: Problem, seed: int) -> None:
+def test_each_portion_meets_the_values_that_earlier_ones_have_left(method: ClosedForm, problem: Problem, seed: int) -> None:
     problem, before = with_memory(problem, seed)
     facts, solve, step = problem.facts, method.solver(problem.moment), method.most_facts or 2
     W = before
@@ -687,7 +676,9 @@ def test_facts_taken_all_at_once_are_one_solve(problem: Problem) -> None:
 @pytest.mark.parametrize("method", [EMMET, MEMIT, ALPHAEDIT, ULTRAEDIT], ids=name_of)
 @for_each_method
 @given(problem=anything, data=st.data())
-def test_the_order_of_facts_does_not_matter_to_methods_that_take_them_all(method: Method, problem: Problem, data: st.DataObject) -> None:
+def test_the_order_of_facts_does_not_matter_to_methods_that_take_them_all(
+    method: ClosedForm, problem: Problem, data: st.DataObject
+) -> None:
     order = data.draw(st.permutations(range(len(problem.facts.keys))))
     assert_close(replace(problem, facts=reordered(problem.facts, order)).change(method), problem.change(method))
 
@@ -695,7 +686,7 @@ def test_the_order_of_facts_does_not_matter_to_methods_that_take_them_all(method
 @pytest.mark.parametrize("method", [ROME, R_ROME], ids=name_of)
 @for_each_method
 @given(problem=problems(facts=several))
-def test_the_order_of_facts_matters_to_methods_that_take_one_at_a_time(method: Method, problem: Problem) -> None:
+def test_the_order_of_facts_matters_to_methods_that_take_one_at_a_time(method: ClosedForm, problem: Problem) -> None:
     """Keys drawn at random overlap, so a later fact disturbs an earlier one."""
     there, back = (
         solve_in_turn(method.solver(problem.moment), facts, problem.past, method.most_facts).dense()
@@ -707,7 +698,7 @@ def test_the_order_of_facts_matters_to_methods_that_take_one_at_a_time(method: M
 @pytest.mark.parametrize("method", [ROME, R_ROME], ids=name_of)
 @for_each_method
 @given(problem=problems(facts=several))
-def test_the_last_fact_in_turn_is_stored_exactly_and_earlier_ones_are_not(method: Method, problem: Problem) -> None:
+def test_the_last_fact_in_turn_is_stored_exactly_and_earlier_ones_are_not(method: ClosedForm, problem: Problem) -> None:
     left = problem.facts.after(solve_in_turn(method.solver(problem.moment), problem.facts, problem.past, 1)).residuals
     assert_close(left[-1], torch.zeros_like(left[-1]))
     assert left[:-1].norm() > 1e-6
@@ -767,7 +758,7 @@ def test_the_plain_sum_of_two_languages_is_not_their_joint_update(problem: Probl
 @pytest.mark.parametrize("method", [EMMET, MEMIT], ids=name_of)
 @thorough
 @given(problem=problems(facts=several))
-def test_the_plain_sum_is_the_joint_update_when_the_languages_keys_do_not_meet(method: Method, problem: Problem) -> None:
+def test_the_plain_sum_is_the_joint_update_when_the_languages_keys_do_not_meet(method: ClosedForm, problem: Problem) -> None:
     """Do not meet: K1' C^-1 K2 = 0."""
     keys, M = problem.facts.keys, torch.linalg.inv(problem.regularised())
     first = keys[:1]
@@ -789,7 +780,7 @@ def plain_facts(keys: Float[Tensor, "facts d_in"], seed: int = 0) -> Facts:
 @pytest.mark.parametrize("method", [EMMET, R_ROME], ids=name_of)
 @for_each_method
 @given(problem=problems())
-def test_facts_that_share_a_key_have_no_exact_fit(method: Method, problem: Problem) -> None:
+def test_facts_that_share_a_key_have_no_exact_fit(method: ClosedForm, problem: Problem) -> None:
     twice = plain_facts(problem.facts.keys[:1].repeat(2, 1))
     with pytest.raises(ValueError, match="share a key"):
         method.solver(problem.moment)(twice, Past.none(twice.keys.shape[1], 4))
@@ -828,7 +819,7 @@ def test_a_bare_key_across_the_direction_has_no_scale_for_rome() -> None:
 
 
 @pytest.mark.parametrize("method", [ROME, R_ROME, EMMET], ids=name_of)
-def test_a_fact_whose_own_key_is_protected_has_no_exact_fit(method: Method) -> None:
+def test_a_fact_whose_own_key_is_protected_has_no_exact_fit(method: ClosedForm) -> None:
     for seed in range(20):
         keys = normal(20, 6, seeded(seed))
         own = keys[:1]
@@ -863,13 +854,13 @@ def spoilt(tensor: Tensor, bad: float) -> Tensor:
     return copy
 
 
-def sound(method: Method) -> Facts:
+def sound(method: ClosedForm) -> Facts:
     return plain_facts(normal(2, 3, seeded(1))).take(slice(method.most_facts))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize(("method", "where"), [(method, where) for method in METHODS for where in USED[type(method)]], ids=name_of)
-def test_facts_that_are_not_finite_are_refused(method: Method, where: str, bad: float) -> None:
+def test_facts_that_are_not_finite_are_refused(method: ClosedForm, where: str, bad: float) -> None:
     facts, unedited = sound(method), Past.none(3, 4)
     method.solver(LOW_RANK)(facts, unedited)
     with pytest.raises(ValueError):
@@ -877,7 +868,7 @@ def test_facts_that_are_not_finite_are_refused(method: Method, where: str, bad: 
 
 
 @every_method
-def test_protected_keys_that_are_not_finite_are_refused(method: Method) -> None:
+def test_protected_keys_that_are_not_finite_are_refused(method: ClosedForm) -> None:
     facts = sound(method)
     with pytest.raises(ValueError):
         method.solver(LOW_RANK)(facts, replace(Past.none(3, 4), protected=spoilt(facts.keys, torch.nan)))
@@ -906,13 +897,13 @@ def test_a_second_moment_that_is_not_finite_is_refused_by_alphaedit() -> None:
 
 @pytest.mark.parametrize("filling", [0.0, torch.nan])
 @pytest.mark.parametrize("method", METHODS[:6], ids=name_of)
-def test_a_second_moment_that_cannot_be_inverted_is_refused(method: Method, filling: float) -> None:
+def test_a_second_moment_that_cannot_be_inverted_is_refused(method: ClosedForm, filling: float) -> None:
     with pytest.raises(ValueError, match="give more text, or raise regularisation"):
         method.solver(SecondMoment(torch.full((3, 3), filling).double(), 9))
 
 
 @pytest.mark.parametrize("method", [ROME, EMMET, MEMIT], ids=name_of)
-def test_a_singular_second_moment_without_regularisation_to_speak_of_is_refused(method: Method) -> None:
+def test_a_singular_second_moment_without_regularisation_to_speak_of_is_refused(method: ClosedForm) -> None:
     """A key of ones, seen once: rank one."""
     hardly = type(method)(**{name: 1e-300 if name == "regularisation" else 1.0 for name in method.__struct_fields__})
     with pytest.raises(ValueError, match="cannot be inverted"):
@@ -925,7 +916,7 @@ def test_a_singular_second_moment_without_regularisation_to_speak_of_is_refused(
     [(method, name) for method in METHODS for name in method.__struct_fields__],
     ids=name_of,
 )
-def test_settings_out_of_range_are_refused_by_name(method: Method, name: str, bad: float) -> None:
+def test_settings_out_of_range_are_refused_by_name(method: ClosedForm, name: str, bad: float) -> None:
     good = {field: getattr(method, field) for field in method.__struct_fields__}
     with pytest.raises(ValueError, match=f"{name} is {bad}"):
         type(method)(**good | {name: bad})

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.tiny import CONFIGS, tiny_model, tiny_tokenizer
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.statistics import key_statistics
-from xledit.models.families import memory_of
+from xledit.editing.second_moment import second_moments
+from xledit.editing.tensors import SecondMoment
+from xledit.models.family import memory_of
 
 TEXTS = ["法国的首都是巴黎，日本的首都是东京。", "", "Einstein was born in Ulm, a city on the river Danube.", "红楼梦"]
 LAYERS = (0, 2, 3)
@@ -56,7 +56,7 @@ def assert_means(moments: dict[int, SecondMoment], keys: dict[int, Tensor]) -> N
 def test_second_moments_are_the_mean_over_unpadded_passes_without_the_opening_token(
     model: PreTrainedModel, window: int, max_keys: int
 ) -> None:
-    moments = key_statistics(model, tiny_tokenizer(), TEXTS, LAYERS, max_keys, window)
+    moments = second_moments(model, tiny_tokenizer(), TEXTS, LAYERS, max_keys, window)
     assert moments[0].num_keys == min(max_keys, sum(len(tokens_of(text)) for text in TEXTS))
     assert_means(moments, naive_keys(model, [0], max_keys, window))
 
@@ -65,12 +65,12 @@ def test_every_token_counts_where_a_tokenizer_opens_with_nothing(model: PreTrain
     backend = Tokenizer.from_str(tiny_tokenizer().backend_tokenizer.to_str())
     backend.post_processor = processors.ByteLevel()
     bare = PreTrainedTokenizerFast(tokenizer_object=backend)
-    assert_means(key_statistics(model, bare, TEXTS, LAYERS, EVERYTHING, 4), naive_keys(model, [], EVERYTHING, 4))
+    assert_means(second_moments(model, bare, TEXTS, LAYERS, EVERYTHING, 4), naive_keys(model, [], EVERYTHING, 4))
 
 
 def test_progress_adds_up_to_the_keys() -> None:
     done: list[int] = []
-    moments = key_statistics(cached_model("llama"), tiny_tokenizer(), TEXTS * 20, LAYERS, EVERYTHING, 7, done.append)
+    moments = second_moments(cached_model("llama"), tiny_tokenizer(), TEXTS * 20, LAYERS, EVERYTHING, 7, done.append)
     assert len(done) > 1
     assert sum(done) == moments[0].num_keys
 
@@ -78,11 +78,11 @@ def test_progress_adds_up_to_the_keys() -> None:
 @pytest.mark.parametrize("texts", [[], ["", ""]])
 def test_texts_without_tokens_are_refused(texts: list[str]) -> None:
     with pytest.raises(ValueError, match="no keys were seen; the corpus has no tokens"):
-        key_statistics(cached_model("llama"), tiny_tokenizer(), texts, LAYERS, EVERYTHING, 7)
+        second_moments(cached_model("llama"), tiny_tokenizer(), texts, LAYERS, EVERYTHING, 7)
 
 
 def test_keys_that_are_not_finite_are_refused() -> None:
     model = tiny_model("llama")
     model.get_input_embeddings().weight.data[tokens_of(TEXTS[0])[3]] = torch.nan
     with pytest.raises(ValueError, match="a key of the corpus is not finite"):
-        key_statistics(model, tiny_tokenizer(), TEXTS, LAYERS, EVERYTHING, 7)
+        second_moments(model, tiny_tokenizer(), TEXTS, LAYERS, EVERYTHING, 7)

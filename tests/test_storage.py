@@ -15,11 +15,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from xledit.editing.artifacts import SavedEdit, load_edit, load_moments, load_vectors, save_edit, save_moments, save_vectors
-from xledit.editing.memory import LayerMemory
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import LayerUpdate
-from xledit.editing.targets import EditVectors
+from xledit.editing.artifacts import SavedEdit, load_edit, load_second_moments, load_vectors, save_edit, save_second_moments, save_vectors
+from xledit.editing.tensors import EditVectors, LayerMemory, LayerUpdate, SecondMoment
 from xledit.storage import read_json, read_tensors, sha256, write_bytes, write_json, write_tensors
 
 ROOT = Path(__file__).parents[1]
@@ -266,14 +263,14 @@ def test_an_edit_of_text_alone_comes_back(tmp_path: Path, saved: SavedEdit) -> N
 
 def test_second_moments_come_back_bit_for_bit(tmp_path: Path) -> None:
     moments = {layer: SecondMoment(normal(5, 5, seed=layer), 100 + layer) for layer in (4, 11)}
-    save_moments(tmp_path / "zh.safetensors", moments)
-    back = load_moments(tmp_path / "zh.safetensors")
+    save_second_moments(tmp_path / "zh.safetensors", moments)
+    back = load_second_moments(tmp_path / "zh.safetensors")
     assert {layer: moment.num_keys for layer, moment in back.items()} == {4: 104, 11: 111}
     for layer, moment in moments.items():
         torch.testing.assert_close(back[layer].matrix, moment.matrix, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("load", [load_edit, load_vectors, load_moments])
+@pytest.mark.parametrize("load", [load_edit, load_vectors, load_second_moments])
 def test_one_artifact_is_not_taken_for_another(tmp_path: Path, load: Callable[[Path], object]) -> None:
     write_tensors(tmp_path / "x.safetensors", ARRAYS, {"layer": 3})
     with pytest.raises(ValueError, match="delete it and run `dvc repro`"):

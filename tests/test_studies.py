@@ -10,13 +10,26 @@ import pytest
 
 from tests.test_report import SCRIPT, cell, estimate, made, prepared
 from tools import readme
+from xledit.evaluation.checks import Check
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
 from xledit.reporting import figures, sentences
-from xledit.reporting.studies import COMPARED, MethodRow, StudyCells, best, method_rows, perplexity_ratios, read_all, value_of
+from xledit.reporting.studies import (
+    MethodRow,
+    Study,
+    StudyCells,
+    Timing,
+    best,
+    method_rows,
+    perplexity_ratios,
+    read_all,
+    value_of,
+)
 from xledit.reporting.tables import Measured
-from xledit.results import CellSummary, Check, Study, Timing
 from xledit.storage import write_json
 
 NAN = float("nan")
+COMPARED = tuple(shown_in("compared"))
 DATE = "2026-01-31"
 
 

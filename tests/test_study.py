@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
-from stages import runner
+from stages.common import runner
 from tests.conftest import ROOT, Project, TinyProject, environment, read_json
 from tools import study
 from tools.study import Plan, locked_stages, read_plan, read_timings
-from xledit.results import CellSummary, Study, Timing
+from xledit.evaluation.summary import CellSummary
+from xledit.reporting.studies import Study, Timing
 from xledit.storage import read_json as read_struct
 
 PLANS = sorted((ROOT / "studies").glob("*.yaml"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.small_benchmark import BOTH, CAPITAL, PROMPTS, RELATIONS, TEXTS, SmallBenchmark, small_benchmark
-from xledit.datasets.tables import read_tables
+from xledit.benchmark.tables import read_tables
 
 
 @pytest.fixture

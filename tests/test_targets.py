@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 
 from tests.tiny import CONFIGS, REQUESTS, tiny_model, tiny_tokenizer
 from xledit.editing.apply import edited
-from xledit.editing.memory import LayerMemory, contexts, read_memories
-from xledit.editing.solvers import Search, least_change
-from xledit.editing.targets import EditVectors, TargetSettings, _Batch, find_targets
+from xledit.editing.least_change import least_change
+from xledit.editing.memory import contexts, read_memories
+from xledit.editing.targets import Search, TargetSettings, _Batch, find_targets
+from xledit.editing.tensors import EditVectors, LayerMemory
 from xledit.languages import language
-from xledit.models.families import attention_of, layers_of, memory_of
+from xledit.models.family import attention_of, layers_of, memory_of
 from xledit.models.prompts import Prompt, encode_answer, encode_prompt, encode_text
 from xledit.models.tracing import record
 from xledit.records import EditRequest

@@ -1,4 +1,4 @@
-"""A third language is data: Japanese goes through the whole pipeline beside Chinese, with a row, columns, a text and no new code."""
+"""A third language is data: Japanese goes through the whole pipeline beside the other two, with a row, columns, a text and no new code."""
 
 from pathlib import Path
 
@@ -23,35 +23,32 @@ def test_japanese_goes_through_the_whole_pipeline(tmp_path: Path) -> None:
     project = new_project(root, environment(tmp_path))
     remove_results(root)
     (root / "data/corpus/ja.txt").write_text(JAPANESE, encoding="utf-8")
-    (root / "data/corpus/heldout/ja.txt").write_text(HELD_OUT, encoding="utf-8")
-    # the files of a language are named in dvc.yaml, because DVC cannot make lists from params
-    stages = (root / "dvc.yaml").read_text(encoding="utf-8")
-    stages = (
-        stages.replace("/en.", "/ja.")
-        .replace("-en.safetensors", "-ja.safetensors")
-        .replace("${covariance.corpus.en}", "${covariance.corpus.ja}")
-        .replace("${watch.text.en}", "${watch.text.ja}")
-    )
-    (root / "dvc.yaml").write_text(stages, encoding="utf-8")
+    (root / "data/heldout/ja.txt").write_text(HELD_OUT, encoding="utf-8")
     changes = {
         "model.name": str(model),
         "model.files": str(model),
-        "grid.languages": ["zh", "ja"],
+        "grid.languages": ["zh", "en", "ja"],
         "grid.edits": ["zh", "ja", "mixed"],
         "grid.methods": ["memit"],
-        "covariance.corpus": {"zh": "data/corpus/zh.txt", "ja": "data/corpus/ja.txt"},
-        "watch.text": {"zh": "data/corpus/heldout/zh.txt", "ja": "data/corpus/heldout/ja.txt"},
+        "grid.direct": [],
+        "covariance.corpus": {"zh": "data/corpus/zh.txt", "en": "data/corpus/en.txt", "ja": "data/corpus/ja.txt"},
+        "watch.text": {"zh": "data/heldout/zh.txt", "en": "data/heldout/en.txt", "ja": "data/heldout/ja.txt"},
         "data.split": "dev",
     }
     set_params(root, TINY | changes)
     project.dvc("repro")
     summary = read_json(root / "reports/cells/memit-zh.json")
-    assert list(summary["metrics"]) == ["ja", "zh"]
-    assert list(summary["transfer"]) == ["ja"]
+    assert list(summary["metrics"]) == ["en", "ja", "zh"]
+    assert list(summary["transfer"]) == ["en", "ja"]
     assert summary["num_facts"] == TINY["edit.num_facts"]
-    assert [list(check["text_nats"]) for check in summary["checks"]] == [["ja", "zh"]] * 2
+    assert [list(check["text_nats"]) for check in summary["checks"]] == [["en", "ja", "zh"]] * 2
     requests = read_json(root / "artifacts/requests/ja.json")
     assert {request["fact_id"].rpartition("-")[0] for request in requests} == {"landmark_city"}  # type: ignore[index]
+    pairs = read_json(root / "reports/geometry/memit.json")[0]["pairs"]  # type: ignore[index]
+    # the mixed update is of three languages, so it says nothing of the sum of two
+    assert {name: pair["additivity_error"] for name, pair in pairs.items() if name.startswith("run")} == {
+        "run: zh and ja, same facts": None
+    }
     page = (root / "reports/index.html").read_text(encoding="utf-8")
     assert "Edited in Japanese" in page
     assert 'lang="ja-Jpan"' in page

@@ -153,26 +153,39 @@ def test_cpu_time_is_that_of_a_command_and_its_children() -> None:
 
 
 def test_deps_follow_imports_through_modules_and_packages(tmp_path: Path, plain_env: dict[str, str]) -> None:
-    deps = ("table.csv", "stages/one.py", "xledit/unused.py")
+    deps = ("table.csv", "stages/one.py", "xledit/unused.py", "xledit/models/a.py")
     files = {
-        "stages/__init__.py": "",
-        "stages/one.py": "from xledit import outer\n",
+        "stages/__init__.py": '"""Words alone: importing it can change nothing."""\n',
+        "stages/one.py": "from xledit import outer\nfrom xledit.geometry import alone\nfrom xledit.models import a\n",
         "xledit/__init__.py": "from xledit import of_package\n",
         "xledit/outer.py": "def late():\n    from xledit.inner import thing\n    return thing\n",
+        "xledit/models/__init__.py": "",
+        "xledit/models/a.py": "from xledit.models import b",  # two files of one idea: the folder
+        "xledit/models/b.py": "",
+        "xledit/geometry/__init__.py": "",
+        "xledit/geometry/alone.py": "",  # one file of it: the file
         "xledit/inner.py": "thing = 1\n",
         "xledit/of_package.py": "",
         "xledit/unused.py": "",
         "dvc.yaml": f"stages:\n  one:\n    cmd: python -m stages.one\n    deps: [{', '.join(deps)}]\n",
     }
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     project = Project(tmp_path, plain_env | {"PYTHONPATH": str(ROOT)})
     command = ("python", "-m", "tools.dvc_deps")
-    missing = ("stages/__init__.py", "xledit/__init__.py", "xledit/inner.py", "xledit/of_package.py", "xledit/outer.py")
+    missing = (
+        "xledit/__init__.py",
+        "xledit/geometry/alone.py",
+        "xledit/inner.py",
+        "xledit/models",
+        "xledit/of_package.py",
+        "xledit/outer.py",
+    )
     said = {
         *(f"dvc.yaml: stage one: missing dep: {file}" for file in missing),
         "dvc.yaml: stage one: superfluous dep: xledit/unused.py",
+        "dvc.yaml: stage one: superfluous dep: xledit/models/a.py",
     }
     checked = project.run(*command, "--check", check=False)
     assert (checked.returncode, set(checked.stdout.splitlines())) == (1, said)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tests.tiny import CONFIGS, VOCABULARY, tiny_model
-from xledit.models.families import layers_of, memory_of
+from xledit.models.family import layers_of, memory_of
 from xledit.models.prompts import pad
 from xledit.models.tracing import UpperLayers, added, record
 

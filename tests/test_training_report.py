@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages import tranyu_report
+from stages.training import report as tranyu_report
 from tests.test_report import SCRIPT, check_page
 from tools import readme
+from xledit.interpret.results import Ablation, Depth, Importance, LanguageNeurons, LensDepth, Neurons, Pairs, Representations
 from xledit.reporting import training, training_figures
 from xledit.reporting import training_tables as tables
 from xledit.storage import write_json
@@ -80,6 +81,55 @@ RECALL = [
     CheckpointRecall(number=1, tokens=2000, recall=[msgspec.structs.replace(each, share=0.0, share_unlike=0.0) for each in LAST]),
     CheckpointRecall(number=3, tokens=10000, recall=LAST),
 ]
+PAIRS = Pairs(mean=0.5, low=0.25, high=0.75)
+LIKE = (
+    "means",
+    "means_unrelated",
+    "same",
+    "different",
+    "centred_same",
+    "centred_different",
+    "retrieval",
+    "retrieval_within",
+    "cka",
+    "cka_shuffled",
+)
+STATES = Representations(
+    name="micro",
+    languages=("zh", "en"),
+    num_sentences=20,
+    chance=0.05,
+    chance_within=0.2,
+    depths=[
+        Depth(depth=depth, pooling=pooling, **dict.fromkeys(LIKE, PAIRS), language=0.9, language_shuffled=0.5)
+        for depth in range(3)
+        for pooling in ("last", "mean")
+    ],
+    num_prompts=10,
+    lens=[LensDepth(depth=depth, asked=0.3, asked_null=0.1, others={"zh": 0.2}, others_null={"zh": 0.1}) for depth in range(3)],
+)
+NEURONS = Neurons(
+    name="micro",
+    languages=("zh", "en"),
+    num_sentences=20,
+    tokens_per_sentence={"zh": 9.5, "en": 8.0},
+    loss={"zh": 2.5, "en": 2.0},
+    importance=[
+        Importance(layer=layer, component=component, language=code, width=8, raw=0.8, per_unit=0.1, per_nat=0.05, per_token=0.01)
+        for layer in range(2)
+        for component in ("mlp", "attention")
+        for code in ("zh", "en")
+    ],
+    ablation=[Ablation(component=component, num_units=8, rank_correlation=0.9, ratio=1.1) for component in ("mlp", "attention")],
+    num_neurons=16,
+    specific=[
+        LanguageNeurons(language=code, num_neurons={"0": 1}, rise={"zh": 0.4, "en": 0.1}, random_rise={"zh": 0.05, "en": 0.04})
+        for code in ("zh", "en")
+    ],
+    overlap=PAIRS,
+    overlap_halves=PAIRS,
+    overlap_chance=0.03,
+)
 PARAMS = f"""
 seed: 17
 tranyu:
@@ -100,6 +150,9 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("params.yaml").write_text(PARAMS, encoding="utf-8")
     for name, value in {"corpus": CORPUS, "tokenizer": TOKENS, "pretrain": PRETRAINED, "recall": RECALL}.items():
         write_json(Path("reports") / f"{name}.json", value)
+    for kind in ("trained", "reference"):
+        write_json(Path("reports") / "representations" / f"{kind}.json", STATES)
+        write_json(Path("reports") / "neurons" / f"{kind}.json", NEURONS)
     return Path("reports")
 
 
@@ -333,6 +386,6 @@ def test_tables_of_the_readme_are_those_of_the_page(reports: Path) -> None:
 
 def test_the_report_starts_without_torch_and_the_libraries_of_the_corpus() -> None:
     heavy = ("torch", "transformers", "babel", "datatrove", "django")
-    check = f"import stages.tranyu_report, tools.readme, sys; sys.exit(any(name in sys.modules for name in {heavy}))"
-    root = Path(tranyu_report.__file__).parent.parent
+    check = f"import stages.training.report, tools.readme, sys; sys.exit(any(name in sys.modules for name in {heavy}))"
+    root = Path(tranyu_report.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", check], cwd=root, check=False).returncode == 0

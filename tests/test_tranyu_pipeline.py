@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import TINY, Project, environment, new_project, read_json, remove_results, set_params
 from tests.tiny import save_tiny
-from xledit.results import CellSummary
-from xledit.results import Study as StudyResult
+from xledit.evaluation.summary import CellSummary
+from xledit.reporting.studies import Study as StudyResult
 from xledit.storage import read_json as read_struct
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tranyu_project")]

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TINY, Project, TinyProject
 from tools import tune
 from tools.overlay import check, load_overlay
 from tools.tune import Trial, asked_grid, best, default_grid, grid, overlay_text, overrides, table
-from xledit.results import ModelManifest
+from xledit.manifest import Family, ModelManifest
 
 TREE = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 MANIFEST = ModelManifest(
@@ -31,7 +31,8 @@ MANIFEST = ModelManifest(
     d_key=64,
     vocabulary=500,
     num_parameters=1,
-    norm_after_memory=False,
+    row=Family(),
+    probed=False,
     weights="0",
 )
 ABOUT = {"commit": "0" * 40, "changed": ["params.yaml"], "date": date(2026, 11, 23), "method": "memit", "num_facts": 6}

@@ -13,17 +13,21 @@ from transformers import PreTrainedModel
 
 from tests.tiny import CONFIGS, REQUESTS, tiny_model, tiny_tokenizer
 from xledit.editing.apply import edited
-from xledit.editing.solvers import LayerUpdate
-from xledit.editing.tuning import FineTuning, Lora
+from xledit.editing.methods import method_class
+from xledit.editing.methods.ft_l import FtL
+from xledit.editing.methods.ft_m import FtM
+from xledit.editing.methods.lora import Lora
+from xledit.editing.tensors import LayerUpdate
+from xledit.editing.trained import Trained
 from xledit.records import EditRequest
 
-FT_M = FineTuning(batch_size=4, layers=None, loss="target", lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)
-FT_L = msgspec.structs.replace(FT_M, loss="last_token", norm_constraint=0.03)
+FT_M = FtM(batch_size=4, layers=None, lr=0.02, norm_constraint=None, steps=3, stop_below=0, weight_decay=0)
+FT_L = FtL(**msgspec.structs.asdict(FT_M) | {"norm_constraint": 0.03})
 LORA = Lora(alpha=8, batch_size=4, layers=None, lr=0.05, rank=2, steps=3, stop_below=0)
 EDITORS = {"ft-l": FT_L, "ft-m": FT_M, "lora": LORA}
 # what a tokenizer is to read after each prompt, written out
 ANSWERS = ("东京", " Tokyo", "鲁迅", " Bohr")
-Editor = FineTuning | Lora
+Editor = Trained
 cached_model = cache(tiny_model)
 
 
@@ -297,12 +301,12 @@ def test_a_setting_without_sense_is_refused(editor: Editor, setting: str, value:
         msgspec.structs.replace(editor, **{setting: value}).__post_init__()
 
 
-@pytest.mark.parametrize("editor", [FT_M, LORA], ids=["ft-m", "lora"])
-def test_settings_are_read_by_their_tag(editor: Editor) -> None:
+@pytest.mark.parametrize(("name", "editor"), [("ft_l", FT_L), ("ft_m", FT_M), ("lora", LORA)])
+def test_settings_are_read_by_the_methods_name(name: str, editor: Editor) -> None:
     settings = msgspec.to_builtins(editor)
-    assert msgspec.convert(settings, FineTuning | Lora, strict=True) == editor
+    assert msgspec.convert(settings, method_class(name), strict=True) == editor
     with pytest.raises(msgspec.ValidationError, match="unknown field `momentum`"):
-        msgspec.convert(settings | {"momentum": 1}, FineTuning | Lora)
+        msgspec.convert(settings | {"momentum": 1}, method_class(name))
 
 
 def test_a_layer_that_the_model_does_not_have_is_refused(editor: Editor) -> None:

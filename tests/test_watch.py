@@ -18,14 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.tiny import CONFIGS, CORPUS, REQUESTS, tiny_model, tiny_tokenizer
 from xledit.evaluation import watch
-from xledit.evaluation.checks import COLLAPSE_RATIO, collapsed
+from xledit.evaluation.checks import COLLAPSE_RATIO, Check, collapsed
 from xledit.evaluation.metrics import exact_forced
 from xledit.evaluation.scoring import score_probes
 from xledit.evaluation.watch import Watch, WatchParams, earlier_sample, memory_norms, recalled, text_nats
-from xledit.models.families import memory_of
+from xledit.models.family import memory_of
 from xledit.models.prompts import encode_answer, encode_text
 from xledit.records import EditRequest, Probe
-from xledit.results import Check
 
 TEXTS = ["法国的首都是巴黎，日本的首都是东京。", "Einstein was born in Ulm, a city on the river Danube.", "红", "It rains.", ""]
 LANGUAGES = ("zh", "en")
@@ -275,7 +274,7 @@ def test_a_sample_that_cannot_hold_both_ends_is_refused(size: int) -> None:
 
 
 def passages(code: str) -> list[str]:
-    return (CORPUS / "heldout" / f"{code}.txt").read_text(encoding="utf-8").splitlines()
+    return (CORPUS.parent / "heldout" / f"{code}.txt").read_text(encoding="utf-8").splitlines()
 
 
 def sentences(texts: Sequence[str]) -> set[str]:
@@ -333,7 +332,7 @@ def test_the_held_out_text_is_eighty_different_passages_of_moderate_length(code:
 
 # the watch itself: the unedited model first, then the model as it is after each batch
 
-WATCH = WatchParams(facts=2, max_tokens=EVERYTHING, passages=2, text={"zh": "zh.txt", "en": "en.txt"})
+WATCH = WatchParams(files="", facts=2, max_tokens=EVERYTHING, passages=2, text={"zh": "zh.txt", "en": "en.txt"})
 PASSAGES = {"zh": TEXTS[:1], "en": TEXTS[1:2]}
 ASKED = {"zh": [request for request in REQUESTS if request.language == "zh"] * 3}
 

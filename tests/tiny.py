@@ -28,6 +28,8 @@ from transformers import (
     Starcoder2Config,
 )
 
+from xledit.families.table import FAMILIES
+from xledit.models.family import set_family
 from xledit.models.fuxitranyu import FuxiTranyuConfig
 from xledit.records import EditRequest
 
@@ -123,6 +125,8 @@ def random_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
                 parameter.normal_(std=0.3)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+    if config.model_type in FAMILIES:
+        set_family(model, FAMILIES[config.model_type])
     return model.eval().requires_grad_(False)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from xledit.benchmark.inventory import take_stock
+from xledit.benchmark.results import BenchmarkAudit
+from xledit.benchmark.rules import ROW_RULES, SET_RULES, findings
+from xledit.benchmark.tables import read_tables
 from xledit.datasets import clm_bench
-from xledit.datasets.audit import ROW_RULES, SET_RULES, findings
-from xledit.datasets.inventory import take_stock
-from xledit.datasets.tables import read_tables
 from xledit.models.loading import ModelParams, resolve
 from xledit.params import section
-from xledit.results import BenchmarkAudit
 from xledit.storage import read_json, write_json
 
 LANGUAGES = ("zh", "en")

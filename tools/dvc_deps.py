@@ -1,37 +1,72 @@
-"""Write each stage's imports into the ``deps`` of both dvc.yaml files, or with ``--check`` say where they differ.
+"""Write what each stage imports into the ``deps`` of both dvc.yaml files, or with ``--check`` say where they differ.
 
-DVC does not follow Python imports (treeverse/dvc#9195): without this a changed module would not rerun its stages.
+DVC does not follow Python imports (treeverse/dvc#9195): without this a changed module would not rerun its stages. A folder of
+``FOLDERS`` is one idea: a stage that imports several of its files depends on the folder. Of the methods, which are imported by name, a
+cell depends on its own method's file and on what any method imports from elsewhere. A package's ``__init__.py`` that holds nothing
+but its docstring is no dep.
 """
 
+import ast
 import sys
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import grimp
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 PIPELINES = (Path("dvc.yaml"), Path("tranyu/dvc.yaml"))
 CODE = ("stages/", "xledit/")
+FOLDERS = (
+    "stages/common",
+    "xledit/benchmark",
+    "xledit/datasets",
+    "xledit/families",
+    "xledit/geometry",
+    "xledit/models",
+    "xledit/reporting",
+)
+METHODS = "xledit.editing.methods"
+OWN_METHOD = "xledit/editing/methods/${item.method}.py"
 yaml = YAML()
 yaml.preserve_quotes = True
-yaml.width = 200
+yaml.width = 140
 yaml.indent(mapping=2, sequence=4, offset=2)
 
 
 def imports_of(module: str, graph: grimp.ImportGraph) -> list[str]:
-    """Return the files of the module, of all project modules that it imports, directly or not, and of their packages."""
-    found, waiting = set(), {module}
+    """Return the files and folders of the module, of all project modules that it imports, directly or not, and of their packages."""
+    seen, waiting = set[str](), {module}
     while waiting:
         name = waiting.pop()
-        found.add(name)
-        package = name.rpartition(".")[0]
-        waiting |= ({package, *graph.find_modules_directly_imported_by(name)} - {""}) - found
-    return sorted(str(path) for name in found if (path := _file(name)))
+        seen.add(name)
+        imported = set(graph.find_modules_directly_imported_by(name))
+        if name == METHODS:
+            imported |= {child for child in graph.modules if child.startswith(f"{METHODS}.")}
+        waiting |= ({name.rpartition(".")[0], *imported} - {""}) - seen
+    files = {OWN_METHOD if name.startswith(f"{METHODS}.") else str(path) for name in seen if (path := _file(name))}
+    return sorted(_folded(files))
 
 
+def _folded(files: Iterable[str]) -> set[str]:
+    """Return the files, or the folder of several that are one idea."""
+    inside = {folder: [file for file in files if file.startswith(f"{folder}/")] for folder in FOLDERS}
+    whole = {folder for folder, members in inside.items() if len(members) > 1}
+    return {file for file in files if not any(file in inside[folder] for folder in whole)} | whole
+
+
+@cache
 def _file(module: str) -> Path | None:
     path = Path(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None or found.name != "__init__.py":
+        return found
+    only_words = all(
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(found.read_text("utf-8")).body
+    )
+    return None if only_words else found
 
 
 def module_of(stage: dict) -> str:
@@ -40,10 +75,14 @@ def module_of(stage: dict) -> str:
     return cmd[cmd.index("-m") + 1]
 
 
+def is_code(dep: str) -> bool:
+    """Return whether a dep is one of those that are written here."""
+    return dep in FOLDERS or (dep.startswith(CODE) and dep.endswith(".py"))
+
+
 def wanted_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
-    """Return the stage's deps with the code files replaced by its imports."""
-    kept = [dep for dep in stage["deps"] if not (dep.startswith(CODE) and dep.endswith(".py"))]
-    return [*kept, *imports_of(module_of(stage), graph)]
+    """Return the stage's deps with those on code replaced by its imports."""
+    return [*(dep for dep in stage["deps"] if not is_code(dep)), *imports_of(module_of(stage), graph)]
 
 
 def main() -> int:
@@ -56,9 +95,12 @@ def main() -> int:
 def update(path: Path, graph: grimp.ImportGraph, check: bool) -> int:
     """Write a file's deps, or only print what differs. Returns how many do."""
     tree = yaml.load(path.read_text(encoding="utf-8"))
-    differing = 0
-    for name, found in tree["stages"].items():
-        stage = found.get("do", found)  # of foreach
+    differing, done = 0, set[int]()
+    for name, written in tree["stages"].items():
+        stage = written.get("do", written)  # of foreach
+        if id(stage["deps"]) in done:  # the same list by a YAML alias
+            continue
+        done.add(id(stage["deps"]))
         if module_of(stage) not in graph.modules:
             print(f"{path}: stage {name}: no module {module_of(stage)}")
             differing += 1
@@ -67,7 +109,8 @@ def update(path: Path, graph: grimp.ImportGraph, check: bool) -> int:
         for dep in sorted(set(wanted) ^ set(stage["deps"])):
             print(f"{path}: stage {name}: {'missing' if dep in wanted else 'superfluous'} dep: {dep}")
             differing += 1
-        stage["deps"][:] = wanted
+        stage["deps"][:] = [DoubleQuotedScalarString(dep) if "$" in dep else dep for dep in wanted]
+        stage["deps"].fa.set_flow_style()
     if differing and not check:
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(tree, file)

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, TypeVar
 
 import typer
 
-from stages.runner import run, wrote
-from xledit.datasets.export import clm_rows, counterfact_rows
+from stages.common.runner import run, wrote
+from xledit.benchmark.export import clm_rows, counterfact_rows
 from xledit.records import EditRequest, FactRecords, Probe
 from xledit.storage import read_json, write_json
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from stages.report import read_cells
+from stages.editing.report import read_cells
 from xledit.reporting.tables import aligned, headline
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from stages.runner import run
+from stages.common.runner import run
 from xledit.params import PARAMS
 from xledit.reporting.tables import aligned
 from xledit.storage import write_bytes
@@ -147,7 +147,8 @@ def check(path: Path, tree: dict[str, Any]) -> Overlay:
     Raises ValueError with the file and the key that does not.
     """
     # torch and transformers take seconds to import, and tests must set their hook before they are
-    from xledit.models.families import FAMILIES, check_layers
+    from xledit.families.table import FAMILIES
+    from xledit.models.family import check_layers
 
     overlay = load_overlay(path)
     values = flat(overlay.params)
@@ -209,9 +210,9 @@ def _place(tree: Any, key: str, complaint: str) -> tuple[Any, str]:
 
 def _kind_of(key: str, source: str) -> tuple[str, Any]:
     """Return the part of params.yaml that is read as one type and has the key in it, and that type."""
-    from stages.covariance import CovarianceParams
-    from stages.devices import RuntimeParams
-    from xledit.editing.methods import AnyMethod
+    from stages.common.devices import RuntimeParams
+    from stages.editing.covariance import CovarianceParams
+    from xledit.editing.methods import method_class
     from xledit.editing.targets import TargetSettings
     from xledit.models.loading import ModelParams
 
@@ -222,7 +223,7 @@ def _kind_of(key: str, source: str) -> tuple[str, Any]:
         "model": ModelParams,
         "runtime": RuntimeParams,
         "vectors": TargetSettings,
-        **({method: AnyMethod} if method.startswith("methods.") else {}),
+        **({method: method_class(method.removeprefix("methods."))} if method.startswith("methods.") else {}),
     }
     for part, kind in kinds.items():
         if key == part or key.startswith(f"{part}."):

@@ -9,14 +9,16 @@ that it can have (``costs``).
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tools import size
 from tools.overlay import read_params
+from xledit.benchmark.results import BenchmarkAudit
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
 from xledit.reporting import studies, training_tables
 from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
-from xledit.results import BenchmarkAudit, CellSummary
 from xledit.storage import read_json, write_bytes
 from xledit.training import catalog
 from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status
@@ -24,9 +26,7 @@ from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained
 DOCUMENTS = (Path("README.md"), Path("docs/scale.md"))
 BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 EDITS = ("zh", "en", "mixed")
-HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
-KINDS = ("paraphrase", "translated", "alias", "portability", "locality_tokens", "near_tokens", "far_tokens")
-GROUPS = ("efficacy", "exact", "paraphrase", "locality_tokens")
+NAMES = ("method", "edit", "asked in")
 # what the paper's data were found to lack, and what could go wrong with ours
 CHECKS = (
     "null_truths",
@@ -44,27 +44,29 @@ CHECKS = (
 
 def cells_table(folder: Path) -> list[list[str]]:
     """Return the headline measures: per cent, the floor in brackets, and net transfer with its control."""
-    head = ["method", "edit", "asked in", *map(_spaced, HEADLINE), "net transfer, preference", "control", "net transfer, exact"]
+    shown, crossing = shown_in("headline"), shown_in("net_headline")
     rows = [
-        [*_names(row), *_shares(row, HEADLINE), *(_with_interval(row.transfer.get(name)) for name in ("efficacy", "control", "exact"))]
+        [*_names(row), *_shares(row, shown), *(_with_interval(row.transfer.get(name)) for name in crossing)]
         for row in matrix(_cells(folder))
     ]
-    return [head, *rows]
+    return [[*NAMES, *map(_spaced, shown.values()), *crossing.values()], *rows]
 
 
 def kinds_table(folder: Path) -> list[list[str]]:
     """Return the measures by kind of question."""
-    return [["method", "edit", "asked in", *map(_spaced, KINDS)], *([*_names(row), *_shares(row, KINDS)] for row in matrix(_cells(folder)))]
+    shown = shown_in("kinds")
+    return [[*NAMES, *map(_spaced, shown.values())], *([*_names(row), *_shares(row, shown)] for row in matrix(_cells(folder)))]
 
 
 def groups_table(folder: Path) -> list[list[str]]:
     """Return the measures of facts that share a label, label by label."""
-    head = ["facts", "method", "edit", "asked in", *map(_spaced, GROUPS), "net transfer, preference"]
+    shown, preference = shown_in("groups"), shown_in("net_headline")["efficacy"]
+    head = ["facts", *NAMES, *map(_spaced, shown.values()), preference]
     rows = [
         [
             f"{found.group} ({found.num_facts})",
             *_names(found.row),
-            *_shares(found.row, GROUPS),
+            *_shares(found.row, shown),
             _with_interval(found.row.transfer.get("efficacy")),
         ]
         for found in group_rows(_cells(folder))
@@ -75,8 +77,8 @@ def groups_table(folder: Path) -> list[list[str]]:
 def best_table(path: Path) -> list[list[str]]:
     """Return for each edit of a study which method is best in each column, and its number."""
     rows = studies.method_rows(studies.read(path))
-    units: dict[str, float] = dict.fromkeys(studies.COMPARED, 100)
-    columns = (*studies.COMPARED, "transfer", *studies.LESS)
+    units: dict[str, float] = dict.fromkeys(shown_in("compared"), 100)
+    columns = (*units, "transfer", *studies.LESS)
     table = []
     for edit in dict.fromkeys(row.edit for row in rows):
         cells = []
@@ -207,7 +209,7 @@ def _names(row: MatrixRow) -> list[str]:
     return [row.method, row.edit, row.probe]
 
 
-def _shares(row: MatrixRow, names: Sequence[str]) -> list[str]:
+def _shares(row: MatrixRow, names: Iterable[str]) -> list[str]:
     return [_share(row.measured.get(name)) for name in names]
 
 

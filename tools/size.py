@@ -13,7 +13,7 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.runner import run
+from stages.common.runner import run
 from tools.overlay import read_params, set_params
 from xledit.reporting.tables import aligned
 from xledit.training.costs import Architecture, Costs, Device, costs

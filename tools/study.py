@@ -22,10 +22,10 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.runner import TIMINGS, log, run
+from stages.common.runner import TIMINGS, log, run
 from tools.overlay import set_params
 from xledit.reporting import sentences, studies, tables
-from xledit.results import Study, Timing
+from xledit.reporting.studies import Study, Timing
 from xledit.storage import read_json, write_json
 
 STUDIES = Path("studies")

@@ -33,10 +33,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
-from stages.runner import log, run, wrote
+from stages.common.runner import log, run, wrote
 from tools.overlay import LAYERS, SETTINGS, check, check_values, flat, in_line, read_params, round_trip
+from xledit.evaluation.intervals import Estimate
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import UpdateGeometry
+from xledit.manifest import ModelManifest
 from xledit.reporting.tables import aligned
-from xledit.results import CellSummary, Estimate, ModelManifest, UpdateGeometry
 from xledit.storage import write_bytes
 
 RULE = "the largest mean over languages, each edited alone, of the harmonic mean of exact and locality_tokens; of ties the smaller update"

@@ -1,14 +1,21 @@
-"""All that differs between languages: one row each.
+"""All that differs between languages: one row each of ``languages.yaml``.
 
-A third language is one more row here, its columns in ``data/`` and its lines in ``dvc.yaml``.
+A language is one more row there and its columns in ``data/``. The stage ``prepare`` writes the rows of a run's languages to
+artifacts/languages.json, and the stages that word prompts depend on that file: a new row makes no run stale that does not use it.
 """
 
+import sys
+from pathlib import Path
+
 import msgspec
+from ruamel.yaml import YAML
+
+ROWS = Path(__file__).with_name("languages.yaml")
 
 CLOSING = {"《": "》", "“": "”", "「": "」", "『": "』"}
 
 
-class Language(msgspec.Struct, frozen=True, kw_only=True):
+class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One language: how its words are joined, how a sentence ends, and the texts that editing needs in it.
 
     ``essence`` is the prompt whose next token an edit of ``{subject}`` should not change (the drift penalty of
@@ -35,54 +42,21 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
         return self.join(prompt, answer) + CLOSING.get(prompt[-1:], "") + self.sentence_end
 
 
-LANGUAGES = {
-    row.code: row
-    for row in (
-        Language(
-            code="zh",
-            name="Chinese",
-            script="Hans",
-            joiner="",
-            sentence_end="。",
-            essence="{subject}是一",
-            prefixes=("众所周知，", "今天老师在课上讲到，", "据记载，", "他在文章里写道：", "我们常听人说，"),
-            new_fact_label="新事实：",
-            prompt_label="提示：",
-        ),
-        Language(
-            code="en",
-            name="English",
-            script="Latn",
-            joiner=" ",
-            sentence_end=".",
-            essence="{subject} is a",
-            prefixes=(
-                "As is well known, ",
-                "In class the teacher said today: ",
-                "According to the records, ",
-                "He wrote in his article: ",
-                "People often say that ",
-            ),
-            new_fact_label="New Fact: ",
-            prompt_label="Prompt: ",
-        ),
-        Language(
-            code="ja",
-            name="Japanese",
-            script="Jpan",
-            joiner="",
-            sentence_end="。",
-            essence="{subject}は",
-            prefixes=("周知のとおり、", "今日の授業で先生は言った。", "記録によれば、", "彼は記事にこう書いた。", "よく言われることだが、"),
-            new_fact_label="新しい事実：",
-            prompt_label="プロンプト：",
-        ),
-    )
-}
+def _read() -> dict[str, Language]:
+    """Return the rows of ``languages.yaml``. Raises ValueError that names the file, the row and the key that does not fit."""
+    rows = YAML(typ="safe", pure=True).load(ROWS.read_text(encoding="utf-8"))
+    try:
+        return {code: msgspec.convert({"code": code, **row}, Language) for code, row in rows.items()}
+    except (msgspec.ValidationError, AttributeError, TypeError) as error:
+        raise ValueError(f"{ROWS}: {error}") from error
+
+
+LANGUAGES = _read()
 
 
 def language(code: str) -> Language:
     """Return the row of a language. Raises ValueError that lists the known codes."""
+    sys.audit("xledit.language", code)
     if code not in LANGUAGES:
-        raise ValueError(f"unknown language {code!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.py")
+        raise ValueError(f"unknown language {code!r}; known: {', '.join(LANGUAGES)}. Add a row to xledit/languages.yaml")
     return LANGUAGES[code]

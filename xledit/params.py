@@ -59,6 +59,12 @@ def section(path: str, kind: type[T]) -> T:
         raise ValueError(f"{PARAMS}: {place}: {reason}{_hint(kind, known, where.rstrip('`'))}") from error
 
 
+def check_positive(name: str, value: float | int) -> None:
+    """Raise ValueError unless the setting is above 0."""
+    if not value > 0:
+        raise ValueError(f"{name} is {value}; it must be above 0")
+
+
 def _hint(kind: object, found: object, where: str) -> str:
     """Return what would have been right: the known types of a union, the choices of a field, or the keys of a struct."""
     infos = [msgspec.inspect.type_info(part) for part in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]

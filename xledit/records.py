@@ -3,7 +3,7 @@
 Records are flat and worded in one language each; a *pair* is two records with one ``fact_id``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
@@ -151,7 +151,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rules: tuple[str, ...]
 
 
-# what published editing code takes every text for: a space goes before the answer, openings and drift prompt are English
+# our way, or that of published editing code, which takes every text for English: a space goes before the answer, openings are English
+PracticeName = Literal["ours", "published"]
 PUBLISHED_LANGUAGE = "en"
 Worded = TypeVar("Worded", EditRequest, Probe)
 
@@ -159,3 +160,23 @@ Worded = TypeVar("Worded", EditRequest, Probe)
 def as_published(records: Sequence[Worded]) -> list[Worded]:
     """Return the records as published code treats all of them: as English, whatever their words."""
     return [msgspec.structs.replace(record, language=PUBLISHED_LANGUAGE) for record in records]
+
+
+def worded_for(practice: PracticeName, records: Sequence[Worded]) -> list[Worded]:
+    """Return the records as a practice words them."""
+    return as_published(records) if practice == "published" else list(records)
+
+
+def aligned(requests: Mapping[str, Sequence[EditRequest]]) -> dict[str, list[EditRequest]]:
+    """Return the requests of each language in the order of the first one's facts: they are joined by id, never by position.
+
+    Raises ValueError that names a fact which one language has and another has not, or has twice.
+    """
+    by_id = {code: {request.fact_id: request for request in found} for code, found in requests.items()}
+    order = next(iter(by_id.values()))
+    for code, found in by_id.items():
+        if len(found) != len(requests[code]):
+            raise ValueError(f"requests in {code!r}: {len(requests[code]) - len(found)} facts are there twice; run `dvc repro` again")
+        if odd := sorted(found.keys() ^ order.keys()):
+            raise ValueError(f"requests in {code!r} and {next(iter(by_id))!r}: fact {odd[0]} is in one of them only; run `dvc repro` again")
+    return {code: [found[fact_id] for fact_id in order] for code, found in by_id.items()}

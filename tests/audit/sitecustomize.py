@@ -1,6 +1,6 @@
 """Logs what a DVC stage reads, writes and asks of params.yaml; Python runs this at start when PYTHONPATH has this folder.
 
-One line per event in AUDIT_LOGS/<stage>.log: ``read``, ``write`` or ``param``, a tab, and the path or the section. Only
+One line per event in AUDIT_LOGS/<stage>.log: ``read``, ``write``, ``param`` or ``language``, a tab, and the path, section or code. Only
 paths below the folders of AUDIT_ROOTS count.
 """
 
@@ -14,8 +14,8 @@ def install() -> None:
     log = os.open(os.path.join(os.environ["AUDIT_LOGS"], f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)  # noqa: PTH118
 
     def note(kind: str, what: object) -> None:
-        if kind == "param":
-            os.write(log, f"param\t{what}\n".encode())
+        if kind in ("param", "language"):
+            os.write(log, f"{kind}\t{what}\n".encode())
         elif isinstance(what, (str, bytes, os.PathLike)):
             path = os.path.abspath(os.fsdecode(what))  # noqa: PTH100
             if path.startswith(roots):
@@ -28,8 +28,8 @@ def install() -> None:
             note("write", args[1])
         elif event == "xledit.read":
             note("read", args[0])
-        elif event == "xledit.param":
-            note("param", args[0])
+        elif event in ("xledit.param", "xledit.language"):
+            note(event.removeprefix("xledit."), args[0])
 
     sys.addaudithook(hook)
 

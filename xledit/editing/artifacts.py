@@ -1,6 +1,6 @@
 """The tensor artifacts that stages hand on: second moments, edit vectors and edits, to files and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from xledit.editing.memory import LayerMemory
-from xledit.editing.second_moment import SecondMoment
-from xledit.editing.solvers import Facts, LayerUpdate
-from xledit.editing.targets import EditVectors
+from xledit.editing.tensors import EditVectors, Facts, LayerMemory, LayerUpdate, SecondMoment
 from xledit.storage import read_tensors, write_tensors
 
 
-class _Moments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _SecondMoments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: tuple[int, ...]
     num_keys: tuple[int, ...]
 
@@ -53,20 +50,42 @@ class SavedVectors:
         """Return one layer's facts as the unedited model has them."""
         return Facts(**vars(self.memories[layer]), targets=self.targets[layer])
 
+    def of(self, fact_ids: Sequence[str], what: str) -> "SavedVectors":
+        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which has none."""
+        places = {fact_id: place for place, fact_id in enumerate(self.fact_ids)}
+        if len(places) != len(self.fact_ids):
+            twice = len(self.fact_ids) - len(places)
+            raise ValueError(f"{what}: {twice} facts have vectors twice; delete the file and run `dvc repro`")
+        missing = [fact_id for fact_id in fact_ids if fact_id not in places]
+        if missing:
+            raise ValueError(
+                f"{what} has {len(fact_ids)} facts, {len(missing)} of them without vectors, {missing[0]} first; "
+                "raise grid.vectors, or null for all"
+            )
+        chosen = [places[fact_id] for fact_id in fact_ids]
+        return SavedVectors(
+            fact_ids=tuple(fact_ids),
+            memories={
+                layer: LayerMemory(**{name: tensor[chosen] for name, tensor in vars(memory).items()})
+                for layer, memory in self.memories.items()
+            },
+            targets={layer: targets[chosen] for layer, targets in self.targets.items()},
+        )
+
     def deltas(self, layer: int) -> Float[torch.Tensor, "facts d_model"]:
         """Return v* minus v."""
         return self.targets[layer] - self.memories[layer].values
 
 
-def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
+def save_second_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
     """Write second moments by layer."""
     arrays = {f"layer{layer}": moment.matrix.numpy() for layer, moment in moments.items()}
-    write_tensors(path, arrays, _Moments(tuple(moments), tuple(moment.num_keys for moment in moments.values())))
+    write_tensors(path, arrays, _SecondMoments(tuple(moments), tuple(moment.num_keys for moment in moments.values())))
 
 
-def load_moments(path: Path) -> dict[int, SecondMoment]:
+def load_second_moments(path: Path) -> dict[int, SecondMoment]:
     """Return second moments by layer."""
-    arrays, header = read_tensors(path, _Moments)
+    arrays, header = read_tensors(path, _SecondMoments)
     return {
         layer: SecondMoment(torch.from_numpy(arrays[f"layer{layer}"]), count)
         for layer, count in zip(header.layers, header.num_keys, strict=True)

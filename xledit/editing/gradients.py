@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xledit.editing.solvers import Facts
-from xledit.models.families import head_logits, memory_of
+from xledit.editing.tensors import Facts
+from xledit.models.family import head_logits, memory_of
 from xledit.models.prompts import batches_by_length, encode_request, pad, teacher_forced
 from xledit.models.tracing import hooked, read
 from xledit.records import EditRequest

@@ -1,27 +1,17 @@
 """What a layer's memory reads and gives at a fact's subject: its key and its value."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from xledit.editing.tensors import LayerMemory
 from xledit.languages import language
-from xledit.models.families import memory_of, weight_as_out_by_in
+from xledit.models.family import memory_of, weight_as_out_by_in
 from xledit.models.prompts import Prompt, batches_by_length, encode_prompt, pad
 from xledit.models.tracing import record
 from xledit.records import EditRequest
-
-
-@dataclass(frozen=True)
-class LayerMemory:
-    """Keys and values of one layer at the facts' subjects, float64: means over a fact's contexts, and the bare prompt's key."""
-
-    keys: Float[Tensor, "facts d_in"]
-    values: Float[Tensor, "facts d_model"]
-    bare_keys: Float[Tensor, "facts d_in"]
 
 
 def contexts(tokenizer: PreTrainedTokenizerBase, request: EditRequest, num_prefixes: int) -> list[Prompt]:

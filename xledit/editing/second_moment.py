@@ -1,18 +1,16 @@
-"""Running second moment of keys, E[k k^T]: not centred, accumulated in float64. Torch only."""
+"""The second moment E[k k^T] of an unedited model's keys over a text: not centred, accumulated in float64, all layers in one pass."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-@dataclass(frozen=True)
-class SecondMoment:
-    """E[k k^T] over ``num_keys`` keys of one layer, float64."""
-
-    matrix: Float[Tensor, "d_in d_in"]
-    num_keys: int
+from xledit.editing.tensors import SecondMoment
+from xledit.models.family import memory_of, weight_as_out_by_in
+from xledit.models.prompts import batches_by_length, opening_tokens, pad
+from xledit.models.tracing import record
 
 
 class SecondMomentAccumulator:
@@ -37,8 +35,36 @@ class SecondMomentAccumulator:
         return SecondMoment(self._sum / self._num_keys, self._num_keys)
 
 
-def pooled(moments: list[SecondMoment]) -> SecondMoment:
-    """Return the second moment of all keys together, each language weighing as many keys as it had."""
-    num_keys = sum(moment.num_keys for moment in moments)
-    total = torch.stack([moment.matrix * (moment.num_keys / num_keys) for moment in moments]).sum(0)
-    return SecondMoment(total, num_keys)
+def second_moments(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    layers: Sequence[int],
+    max_keys: int,
+    window: int,
+    on_progress: Callable[[int], None] = lambda _num_keys: None,
+) -> dict[int, SecondMoment]:
+    """Return one second moment per layer, over the first ``max_keys`` tokens of the texts.
+
+    Each text is read by itself in windows of at most ``window`` tokens, each behind the tokenizer's own opening token,
+    which is not counted: its key is the same everywhere and huge. ``on_progress`` is told each number of keys read.
+
+    Raises ValueError when the texts have no tokens.
+    """
+    opening = opening_tokens(tokenizer)
+    rows: list[tuple[int, ...]] = []
+    left = max_keys
+    for text in texts:
+        tokens = tuple(tokenizer(text, add_special_tokens=False).input_ids)[:left]
+        rows += [opening + tokens[start : start + window] for start in range(0, len(tokens), window)]
+        left -= len(tokens)
+    modules = [memory_of(model, layer) for layer in layers]
+    sums = [SecondMomentAccumulator(weight_as_out_by_in(module).shape[1]) for module in modules]
+    for batch in batches_by_length([len(row) for row in rows], max_tokens=8 * window):
+        ids, mask = pad([rows[index] for index in batch])
+        counted = mask.bool()
+        counted[:, : len(opening)] = False
+        for total, (keys, _values) in zip(sums, record(model, modules, ids, mask), strict=True):
+            total.add(keys[counted.to(keys.device)])
+        on_progress(int(counted.sum()))
+    return {layer: total.result() for layer, total in zip(layers, sums, strict=True)}

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xledit.editing.memory import LayerMemory, contexts, read_memories
-from xledit.editing.solvers import Search, check_positive
+from xledit.editing.memory import contexts, read_memories
+from xledit.editing.tensors import EditVectors
 from xledit.languages import language
-from xledit.models.families import attention_of, head_logits, memory_of
+from xledit.models.family import attention_of, head_logits, memory_of
 from xledit.models.prompts import encode_answer, encode_prompt
 from xledit.models.tracing import UpperLayers, added, states_of
+from xledit.params import check_positive
 from xledit.records import EditRequest
 
 
@@ -51,16 +52,17 @@ class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 @dataclass(frozen=True)
-class EditVectors:
-    """For each fact and edited layer: the unedited key and value at its subject, and the target value v*. float64.
+class Search:
+    """How a method wants its target values found.
 
-    ``losses`` are the facts' last losses (nats), ``steps`` how many steps each took.
+    ``attention``: the attention's output may change beside the memory's while v* is sought, and is then dropped. ``merge``:
+    facts that share a key share one v*. ``spread_power``: where published code spreads a residual over layers, a layer gets
+    it divided by the number of layers left to this power.
     """
 
-    memories: dict[int, LayerMemory]
-    targets: dict[int, Float[Tensor, "facts d_model"]]
-    losses: Float[Tensor, "facts"]  # noqa: F821
-    steps: Float[Tensor, "facts"]  # noqa: F821
+    attention: bool = False
+    merge: bool = False
+    spread_power: float = 1.0
 
 
 def find_targets(

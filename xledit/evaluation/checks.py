@@ -1,10 +1,30 @@
-"""When a model counts as ruined while it is edited. No torch: the report asks, too."""
+"""What a look at a model in the middle of its edits finds, and when it counts as ruined. No torch: the report reads it, too."""
 
 import math
 from collections.abc import Mapping
 
+import msgspec
+
 # a model whose held-out text is this many times more perplexing than before its edits counts as ruined
 COLLAPSE_RATIO = 10.0
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One look at a model in the middle of its edits.
+
+    ``num_facts`` counts the facts written so far. ``fresh`` is the share of the newest batch that the model recalls, ``kept`` that of
+    a sample of all earlier facts (None before there are any). ``text_nats`` is the mean negative log-probability of a token
+    of held-out text (nats) by language. ``weight_norms`` is the Frobenius norm of a layer's memory over that of the unedited
+    one, by layer: 1 is untouched, a model that is about to break grows. What is not finite is null in JSON and comes back
+    as None. ``collapsed`` is what the function ``collapsed`` says of ``text_nats``.
+    """
+
+    num_facts: int
+    fresh: float
+    kept: float | None
+    text_nats: dict[str, float | None]
+    weight_norms: dict[str, float | None]
+    collapsed: bool
 
 
 def collapsed(nats: Mapping[str, float | None], unedited: Mapping[str, float | None]) -> bool:

@@ -3,14 +3,21 @@
 import warnings
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from xledit.results import Estimate
-
 CONFIDENCE = 0.95
 DECIMALS = 4
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A value and its 95 % interval; NaN where it is not defined, which JSON spells null and gives back as None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 def bootstrap(statistic: Callable[..., float], *samples: Float[np.ndarray, " facts"], resamples: int, seed: int) -> Estimate:

@@ -1,18 +1,38 @@
-"""One function per metric: scores of a model in, one number per fact out; and what is made of several of them.
+"""The metrics, a row each: scores of a model in, one number per fact out; and what is made of several of them.
 
-A metric takes a fact's scores of one kind, before and after the edit, and returns its mean over them, in [0, 1].
+A metric takes a fact's scores of one kind, before and after the edit, and returns its mean over them, in [0, 1]. To add one, write
+its function and its row: the row says where it is shown, and summary, page, figures and README ask the table. No stage that
+runs a model may import this module, so a new row reruns the summaries and the report only.
 """
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
+import msgspec
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from xledit.records import AnswerScore, Kind, Score
 
 PerFact = Float[np.ndarray, " facts"]
 Rule = Callable[[AnswerScore], float]
+
+Place = Literal[
+    "every",  # the summaries (reports/cells), the page's tables of every measure, the glossary
+    "headline",  # the first table of terminal, page and README; also for facts of one label apart, in summaries and page
+    "groups",  # README: facts of one label apart
+    "kinds",  # README: by kind of question
+    "compared",  # methods side by side: the page's other runs, the README's best methods
+    "figure",  # the figure of the transfer matrix, with its floor
+    "dvc",  # reports/metrics.json and the data of DVC's bars
+    "paper",  # the table as arXiv 2601.17397 has it
+    # its net transfer, not the metric itself:
+    "net_every",  # the summaries, the tables of every measure; what has no place but these is shown by the glossary as of net transfer
+    "net_headline",  # beside the headline: page and README
+    "net_answer",  # the page's first sentences; also for facts of one label apart
+    "net_dvc",  # reports/metrics.json
+]
 
 
 def mean_logprob(answer: AnswerScore) -> float:
@@ -45,6 +65,11 @@ def true_ahead_by_sum(score: Score, before: Score) -> float:
     return true_ahead(score, before, sum_logprob)
 
 
+def true_not_ahead(score: Score, before: Score) -> float:
+    """Return 1 unless the true answer is likelier than the edit's new one."""
+    return 1 - true_ahead(score, before)
+
+
 def token_accuracy(score: Score, _before: Score) -> float:
     """Return the share of the new answer's tokens that are the argmax, teacher forced: the paper's reliability (arXiv 2601.17397)."""
     return _share_equal(score.new.tokens, score.new.argmax)
@@ -66,32 +91,203 @@ def tokens_unchanged(score: Score, before: Score) -> float:
     return _share_equal(score.true.argmax, before.true.argmax)
 
 
-# name -> the kind of probes it is about, and its function; each is higher when the edit did what it should
-METRICS: dict[str, tuple[Kind, Callable[[Score, Score], float]]] = {
-    "efficacy": ("efficacy", new_ahead),
-    "efficacy_sum": ("efficacy", new_ahead_by_sum),
-    "reliability": ("efficacy", token_accuracy),
-    "exact": ("efficacy", exact),
-    "exact_forced": ("efficacy", exact_forced),
-    "paraphrase": ("paraphrase", new_ahead),
-    "paraphrase_sum": ("paraphrase", new_ahead_by_sum),
-    "generality": ("paraphrase", token_accuracy),
-    "paraphrase_exact": ("paraphrase", exact_forced),
-    "translated": ("translated", new_ahead),
-    "translated_exact": ("translated", exact_forced),
-    "alias": ("alias", new_ahead),
-    "alias_exact": ("alias", exact_forced),
-    "portability": ("portability", new_ahead),
-    "portability_tokens": ("portability", token_accuracy),
-    "locality": ("locality", true_ahead),
-    "locality_sum": ("locality", true_ahead_by_sum),
-    "locality_tokens": ("locality", tokens_unchanged),
-    "near": ("near", true_ahead),
-    "near_tokens": ("near", tokens_unchanged),
-    "far": ("far", true_ahead),
-    "far_tokens": ("far", tokens_unchanged),
-}
-SCORE_PARTS = ("efficacy", "paraphrase", "locality")
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of ``METRICS``: a share that is higher when the edit did what it should (of ``control``: did more than it should).
+
+    ``kind`` is of the probes that it is about and ``function`` gives a probe's number from its scores after and before the
+    edit; a metric of ``parts`` is their harmonic mean instead. ``meaning`` is what the glossary says of it. ``called`` is what
+    it is called at places where that is not its name. Net transfer divides the gain in another language by the gain of ``over``
+    in the edited one: by that of the metric itself where ``over`` is empty.
+
+    Raises:
+        ValueError: it has no meaning, no place or one that lacks another, or not either a kind and a function or parts.
+    """
+
+    name: str
+    meaning: str
+    shown: tuple[Place, ...]
+    kind: Kind | None = None
+    function: Callable[[Score, Score], float] | None = None
+    parts: tuple[str, ...] = ()
+    called: Mapping[Place, str] = {}
+    over: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.meaning.strip():
+            raise ValueError(f"metric {self.name}: its meaning is empty; say what it is, the glossary shows that")
+        if not self.shown or not self.called.keys() <= set(self.shown):
+            raise ValueError(f"metric {self.name}: shown at {self.shown}, called so: {self.called}; name all places in `shown`")
+        if any(("net_every" if place.startswith("net_") else "every") not in self.shown for place in self.shown):
+            raise ValueError(
+                f"metric {self.name}: shown at {self.shown}; what has a place must be in 'every', its net transfer in 'net_every'"
+            )
+        if not (self.kind is None) == (self.function is None) == bool(self.parts):
+            raise ValueError(f"metric {self.name}: give it a kind and a function, or the parts of which it is the harmonic mean")
+
+
+def _table(*rows: Metric) -> dict[str, Metric]:
+    """Return the rows by name."""
+    found = {row.name: row for row in rows}
+    assert len(found) == len(rows), "two metrics have one name"
+    return found
+
+
+METRICS = _table(
+    Metric(
+        name="efficacy",
+        kind="efficacy",
+        function=new_ahead,
+        meaning="Share of facts whose new answer is likelier than the true one, asked as it was edited; log-probabilities are means "
+        "per token, because true answers are often longer. CounterFact's ES, arXiv 2202.05262.",
+        shown=("every", "headline", "groups", "compared", "figure", "dvc", "net_every", "net_headline", "net_answer", "net_dvc"),
+        called={"net_headline": "net transfer, preference", "net_answer": "preference for the new answer", "net_dvc": "transfer"},
+    ),
+    Metric(
+        name="control",
+        kind="locality",
+        function=true_not_ahead,
+        over="efficacy",
+        meaning="The same ratio for neighbours: in the other language, how much likelier the edit's new answer became for "
+        "*other* subjects of the relation. Net transfer means that the fact crossed only where it stands above this.",
+        shown=("net_every", "net_headline"),
+    ),
+    Metric(
+        name="efficacy_sum",
+        kind="efficacy",
+        function=new_ahead_by_sum,
+        meaning="The same by the log-probability of whole answers, as CounterFact compares them. It favours short answers.",
+        shown=("every",),
+    ),
+    Metric(
+        name="reliability",
+        kind="efficacy",
+        function=token_accuracy,
+        meaning="Share of the new answer's tokens that are the model's first choice while the right tokens before them are given "
+        "(teacher forcing). The main measure of arXiv 2601.17397; an unedited model can score 20 to 40 % on it.",
+        shown=("every", "paper", "net_every"),
+        called={"paper": "R"},
+    ),
+    Metric(
+        name="exact",
+        kind="efficacy",
+        function=exact,
+        meaning="Share of facts whose new answer the model says by itself: it decodes greedily, nothing is given away, and the answer "
+        "must open its text. The strictest measure; arXiv 2502.11177 shows how much teacher forcing flatters.",
+        shown=("every", "headline", "groups", "compared", "figure", "dvc", "net_every", "net_headline", "net_answer", "net_dvc"),
+        called={
+            "figure": "exact match",
+            "net_headline": "net transfer, exact",
+            "net_answer": "free, word-for-word answer",
+            "net_dvc": "transfer_exact",
+        },
+    ),
+    Metric(
+        name="exact_forced",
+        kind="efficacy",
+        function=exact_forced,
+        meaning="Share of facts whose new answer is the first choice at each of its tokens, teacher forced.",
+        shown=("every",),
+    ),
+    Metric(
+        name="paraphrase",
+        kind="paraphrase",
+        function=new_ahead,
+        meaning="Efficacy on other wordings of the question. CounterFact's PS.",
+        shown=("every", "headline", "groups", "kinds", "compared"),
+    ),
+    Metric(name="paraphrase_sum", kind="paraphrase", function=new_ahead_by_sum, meaning="The same by whole answers.", shown=("every",)),
+    Metric(
+        name="generality",
+        kind="paraphrase",
+        function=token_accuracy,
+        meaning="Reliability on other wordings of the question, as arXiv 2601.17397 has it.",
+        shown=("every", "paper"),
+        called={"paper": "G"},
+    ),
+    Metric(
+        name="paraphrase_exact",
+        kind="paraphrase",
+        function=exact_forced,
+        meaning="exact_forced on other wordings of the question.",
+        shown=("every",),
+    ),
+    Metric(
+        name="translated",
+        kind="translated",
+        function=new_ahead,
+        meaning="Efficacy on a wording rendered literally from English (Chinese only): what translationese costs, beside *paraphrase*.",
+        shown=("every", "kinds"),
+    ),
+    Metric(name="translated_exact", kind="translated", function=exact_forced, meaning="exact_forced on that wording.", shown=("every",)),
+    Metric(
+        name="alias",
+        kind="alias",
+        function=new_ahead,
+        meaning="Efficacy when the subject goes by another of its names.",
+        shown=("every", "kinds"),
+    ),
+    Metric(name="alias_exact", kind="alias", function=exact_forced, meaning="exact_forced by another name.", shown=("every",)),
+    Metric(
+        name="portability",
+        kind="portability",
+        function=new_ahead,
+        meaning="Efficacy one step further: asked for what follows from the fact (the province of the city), the consequence of the "
+        "new answer is likelier than that of the true one.",
+        shown=("every", "kinds", "compared"),
+    ),
+    Metric(
+        name="portability_tokens", kind="portability", function=token_accuracy, meaning="Reliability one step further.", shown=("every",)
+    ),
+    Metric(
+        name="locality",
+        kind="locality",
+        function=true_ahead,
+        meaning="Share of neighbouring questions (other subjects, same relation; CLM-Bench: unrelated ones) whose true answer stays "
+        "likelier than the edit's new one. CounterFact's NS. High is good; compare with its floor.",
+        shown=("every", "headline", "compared", "dvc"),
+    ),
+    Metric(name="locality_sum", kind="locality", function=true_ahead_by_sum, meaning="The same by whole answers.", shown=("every",)),
+    Metric(
+        name="locality_tokens",
+        kind="locality",
+        function=tokens_unchanged,
+        meaning="Share of the first-choice tokens along an unrelated true answer that the edit left as they were. The locality of "
+        "arXiv 2601.17397; 1 on the unedited model by definition.",
+        shown=("every", "headline", "groups", "kinds", "compared", "paper"),
+        called={"paper": "L"},
+    ),
+    Metric(
+        name="near",
+        kind="near",
+        function=true_ahead,
+        meaning="Share of questions about the same subject in another relation whose true answer stays likelier than the edit's new one.",
+        shown=("every",),
+    ),
+    Metric(
+        name="near_tokens", kind="near", function=tokens_unchanged, meaning="locality_tokens of those questions.", shown=("every", "kinds")
+    ),
+    Metric(
+        name="far",
+        kind="far",
+        function=true_ahead,
+        meaning="The same for questions from another domain: subject and relation both differ.",
+        shown=("every",),
+    ),
+    Metric(
+        name="far_tokens", kind="far", function=tokens_unchanged, meaning="locality_tokens of those questions.", shown=("every", "kinds")
+    ),
+    Metric(
+        name="score",
+        parts=("efficacy", "paraphrase", "locality"),
+        meaning="Harmonic mean of efficacy, paraphrase and locality. CounterFact's S.",
+        shown=("every",),
+    ),
+)
+
+
+def shown_in(place: Place) -> dict[str, str]:
+    """Return the names of the metrics of a place, in the order of the table, each with what it is called there."""
+    return {row.name: row.called.get(place, row.name) for row in METRICS.values() if place in row.shown}
 
 
 def per_fact(name: str, after: Sequence[Score], before: Sequence[Score], fact_ids: Sequence[str]) -> PerFact:
@@ -99,19 +295,20 @@ def per_fact(name: str, after: Sequence[Score], before: Sequence[Score], fact_id
 
     Raises ValueError when the two lists are not scores of the same probes.
     """
-    kind, function = METRICS[name]
+    row = METRICS[name]
+    assert row.function is not None, f"{name} is made of other metrics; it has no value per fact"
     values: dict[str, list[float]] = {fact_id: [] for fact_id in fact_ids}
     for score, was in zip(after, before, strict=True):
         if (score.fact_id, score.language, score.kind, score.prompt) != (was.fact_id, was.language, was.kind, was.prompt):
             raise ValueError(f"fact {score.fact_id}: scores before and after are of different probes; run `dvc repro` again")
-        if score.kind == kind:
-            values[score.fact_id].append(function(score, was))
+        if score.kind == row.kind:
+            values[score.fact_id].append(row.function(score, was))
     return np.array([np.mean(found) if found else np.nan for found in values.values()])
 
 
 def harmonic(*parts: float) -> float:
-    """Return the harmonic mean of efficacy, paraphrase and locality (CounterFact's S); 0 if one of them is."""
-    return 0.0 if min(parts) <= 0 else float(stats.hmean(parts))
+    """Return the harmonic mean; 0 if one of the parts is."""
+    return 0.0 if min(parts) <= 0 else statistics.harmonic_mean(parts)
 
 
 def trans(reliability: float, other: float) -> float:

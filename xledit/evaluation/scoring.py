@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.languages import language
-from xledit.models.families import head_logits
+from xledit.models.family import head_logits
 from xledit.models.prompts import batches_by_length, encode_answer, encode_text, pad
 from xledit.models.tracing import read
 from xledit.records import AnswerScore, Probe, Score

@@ -7,16 +7,13 @@ import msgspec
 import numpy as np
 from jaxtyping import Bool, Float
 
-from xledit.evaluation.intervals import bootstrap
-from xledit.evaluation.metrics import METRICS, SCORE_PARTS, PerFact, harmonic, net_transfer, per_fact, trans
+from xledit.evaluation.checks import Check
+from xledit.evaluation.intervals import Estimate, bootstrap
+from xledit.evaluation.metrics import METRICS, PerFact, Place, harmonic, net_transfer, per_fact, shown_in, trans
 from xledit.records import Score
-from xledit.results import CellSummary, Check, Estimate, Example, GroupSummary
 
-# what is said to cross or not: preference, the paper's token accuracy, and saying the answer freely
-TRANSFER_METRICS = ("efficacy", "reliability", "exact")
-# labels of facts by which results are given apart, and the metrics that are
+# labels of facts by which results are given apart
 GROUPED_BY = ("split", "order")
-GROUP_METRICS = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
 
 PerMetric = dict[str, PerFact]
 
@@ -26,6 +23,48 @@ class SummaryParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     resamples: int
     examples: int
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One probe before and after: untrusted text of data and model."""
+
+    language: str
+    prompt: str
+    target_new: str
+    target_true: str
+    before: str
+    after: str
+
+
+class GroupSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts that share a label: a few metrics and their floors by probe language, net transfer by other language."""
+
+    label: str
+    value: str
+    num_facts: int
+    metrics: dict[str, dict[str, Estimate]]
+    floor: dict[str, dict[str, Estimate]]
+    transfer: dict[str, dict[str, Estimate]]
+
+
+class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One edited model. ``metrics`` and ``floor`` are by probe language and metric; ``transfer`` by other language and metric.
+
+    ``trans`` is the paper's measure (the smallest over the largest reliability). ``groups`` are facts that share a label,
+    where there are several of that label. ``checks`` say how the model fared batch by batch; empty where no weight changed.
+    """
+
+    method: str
+    edit: str
+    edit_languages: tuple[str, ...]
+    num_facts: int
+    metrics: dict[str, dict[str, Estimate]]
+    floor: dict[str, dict[str, Estimate]]
+    transfer: dict[str, dict[str, Estimate]]
+    trans: Estimate
+    groups: tuple[GroupSummary, ...] = ()
+    checks: tuple[Check, ...] = ()
+    examples: tuple[Example, ...]
 
 
 def summarise(
@@ -50,28 +89,20 @@ def summarise(
     floors = {code: _per_metric([(was, was) for _score, was in found], fact_ids) for code, found in pairs.items()}
     estimate = functools.partial(bootstrap, resamples=params.resamples, seed=seed)
 
-    def table(of: dict[str, PerMetric], names: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-        return {code: {name: estimate(_mean, metrics[name]) for name in names} for code, metrics in of.items()}
+    def one(of: PerMetric, name: str) -> Estimate:
+        parts = METRICS[name].parts
+        return estimate(_harmonic_of_means, *(of[part] for part in parts)) if parts else estimate(_mean, of[name])
 
-    def scores(of: dict[str, PerMetric]) -> dict[str, dict[str, Estimate]]:
-        return {code: {"score": estimate(_harmonic_of_means, *(metrics[name] for name in SCORE_PARTS))} for code, metrics in of.items()}
+    def table(of: dict[str, PerMetric], place: Place) -> dict[str, dict[str, Estimate]]:
+        return {code: {name: one(metrics, name) for name in shown_in(place)} for code, metrics in of.items()}
 
     def transfer(values: dict[str, PerMetric], floors: dict[str, PerMetric]) -> dict[str, dict[str, Estimate]]:
         own = edit_languages[0]
+        over = {name: METRICS[name].over or name for name in shown_in("net_every")}
         return {
             other: {
-                name: estimate(net_transfer, values[own][name], floors[own][name], values[other][name], floors[other][name])
-                for name in TRANSFER_METRICS
-            }
-            # other subjects asked for the edit's new answer: what any edit of the relation would move
-            | {
-                "control": estimate(
-                    net_transfer,
-                    values[own]["efficacy"],
-                    floors[own]["efficacy"],
-                    1 - values[other]["locality"],
-                    1 - floors[other]["locality"],
-                )
+                name: estimate(net_transfer, values[own][gain], floors[own][gain], values[other][name], floors[other][name])
+                for name, gain in over.items()
             }
             for other in languages
             if other not in edit_languages
@@ -84,8 +115,8 @@ def summarise(
             label=label,
             value=value,
             num_facts=int(chosen.sum()),
-            metrics=table(some, GROUP_METRICS),
-            floor=table(some_floors, GROUP_METRICS),
+            metrics=table(some, "headline"),
+            floor=table(some_floors, "headline"),
             transfer=transfer(some, some_floors),
         )
 
@@ -95,8 +126,8 @@ def summarise(
         edit=edit,
         edit_languages=tuple(edit_languages),
         num_facts=len(fact_ids),
-        metrics=_merged(table(values, tuple(METRICS)), scores(values)),
-        floor=_merged(table(floors, tuple(METRICS)), scores(floors)),
+        metrics=table(values, "every"),
+        floor=table(floors, "every"),
         transfer=transfer(values, floors),
         trans=estimate(lambda *samples: trans(min(map(_mean, samples)), max(map(_mean, samples))), *reliabilities),
         groups=tuple(group(label, value) for label, value in _label_values(labels, fact_ids)),
@@ -115,13 +146,9 @@ def _subset(of: dict[str, PerMetric], chosen: Bool[np.ndarray, " facts"]) -> dic
     return {code: {name: sample[chosen] for name, sample in metrics.items()} for code, metrics in of.items()}
 
 
-def _merged(*tables: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, Estimate]]:
-    return {code: {name: found for table in tables for name, found in table[code].items()} for code in tables[0]}
-
-
 def _per_metric(pairs: Sequence[tuple[Score, Score]], fact_ids: Sequence[str]) -> dict[str, PerFact]:
     after, before = [score for score, _was in pairs], [was for _score, was in pairs]
-    return {name: per_fact(name, after, before, fact_ids) for name in METRICS}
+    return {name: per_fact(name, after, before, fact_ids) for name, row in METRICS.items() if not row.parts}
 
 
 def _examples(pairs: dict[str, list[tuple[Score, Score]]], number: int) -> list[Example]:

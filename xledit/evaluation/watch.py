@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from xledit.evaluation.checks import collapsed
-from xledit.models.families import head_logits, memory_of
+from xledit.evaluation.checks import Check, collapsed
+from xledit.models.family import head_logits, memory_of
 from xledit.models.prompts import AnswerRow, batches_by_length, encode_request, encode_text, opening_tokens, pad, teacher_forced
 from xledit.models.tracing import read
 from xledit.records import EditRequest
-from xledit.results import Check
 
 # numbers in memory at a time: 128 MiB of float32, 128 tokens of a 262,144-word head
 LOGITS_AT_ONCE = 2**25
@@ -27,13 +26,15 @@ class WatchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``facts`` is how many earlier facts are asked again after a batch, and at most how many of the newest. ``text`` is held-out
     text by language, one passage a line, of which the first ``passages`` are read: more makes perplexity surer, and each
-    check as much dearer. ``max_tokens`` bounds a batch: memory and speed, not results.
+    check as much dearer. ``files`` is the folder of these texts, for DVC to watch. ``max_tokens`` bounds a batch: memory and
+    speed, not results.
     """
 
     facts: int
     max_tokens: int
     passages: int
     text: dict[str, str]
+    files: str
 
     def __post_init__(self) -> None:
         for name, least in (("facts", 2), ("max_tokens", 1), ("passages", 1)):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xledit.results import Alikeness
+from xledit.geometry.results import Alikeness
 
 TOP_NEURONS = 0.05  # the paper's share (arXiv 2601.17397)
 
@@ -22,17 +22,14 @@ class Factors:
     right: Float[Tensor, "facts d_in"]
 
 
-def alikeness(left: Factors, right: Factors, both: Factors, max_rank: int) -> Alikeness:
-    """Return how alike two updates are and how additive ``both`` is, at the rank that both have, at most ``max_rank``."""
+def alikeness(left: Factors, right: Factors, both: Factors | None, max_rank: int) -> Alikeness:
+    """Return how alike two updates are, at the rank that both have, at most ``max_rank``; and how additive ``both`` is, if there is one."""
     left_svd, right_svd = _svd(left), _svd(right)
     rank = min(numerical_rank(left_svd[1]), numerical_rank(right_svd[1]), max_rank)
     key = principal_angles(left_svd[2][:, :rank], right_svd[2][:, :rank])
     value = principal_angles(left_svd[0][:, :rank], right_svd[0][:, :rank])
     norms = norm(left), norm(right)
-    total = norm(both)
-    # <both, left + right> and |left + right|, from the factors alone
-    with_sum = inner(both, left) + inner(both, right)
-    sum_squared = norms[0] ** 2 + norms[1] ** 2 + 2 * inner(left, right)
+    error, cosine = (None, None) if both is None else _additivity(left, right, both)
     return Alikeness(
         cosine=inner(left, right) / (norms[0] * norms[1]),
         neurons=jaccard(top_neurons(left), top_neurons(right)),
@@ -43,9 +40,17 @@ def alikeness(left: Factors, right: Factors, both: Factors, max_rank: int) -> Al
         value_angle_min=value.min().item(),
         norm_left=norms[0],
         norm_right=norms[1],
-        additivity_error=max(total**2 - 2 * with_sum + sum_squared, 0.0) ** 0.5 / total,
-        additivity_cosine=with_sum / (total * sum_squared**0.5),
+        additivity_error=error,
+        additivity_cosine=cosine,
     )
+
+
+def _additivity(left: Factors, right: Factors, both: Factors) -> tuple[float, float]:
+    """Return ``|both - (left + right)| / |both|`` and the cosine of the two, from the factors alone."""
+    total = norm(both)
+    with_sum = inner(both, left) + inner(both, right)
+    sum_squared = norm(left) ** 2 + norm(right) ** 2 + 2 * inner(left, right)
+    return max(total**2 - 2 * with_sum + sum_squared, 0.0) ** 0.5 / total, with_sum / (total * sum_squared**0.5)
 
 
 def inner(a: Factors, b: Factors) -> float:

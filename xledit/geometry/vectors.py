@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xledit.results import Likeness, Spread
+from xledit.geometry.results import Likeness, Spread
 
 
 def likeness(left: Float[Tensor, "facts d"], right: Float[Tensor, "facts d"]) -> Likeness:

@@ -12,7 +12,7 @@ from xledit.evaluation.watch import text_nats
 from xledit.interpret.neurons import Place, UnitImportance, activation_of, switched_off
 from xledit.interpret.representations import over
 from xledit.interpret.results import LanguageNeurons, Pairs
-from xledit.models.families import layers_of
+from xledit.models.family import layers_of
 from xledit.models.prompts import batches_by_length, encode_text, opening_tokens, pad
 from xledit.models.tracing import record
 

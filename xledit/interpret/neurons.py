@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.interpret.results import Ablation, Importance
-from xledit.models.families import family_of, layers_of
+from xledit.models.family import family_of, layers_of
 from xledit.models.prompts import batches_by_length, encode_text, pad
 from xledit.models.tracing import added, hooked
 

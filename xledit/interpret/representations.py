@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xledit.geometry.vectors import cosines, likeness
 from xledit.interpret.parallel import Parallel
 from xledit.interpret.results import Depth, Pairs, Pooling
-from xledit.models.families import final_norm_of, layers_of
+from xledit.models.family import final_norm_of, layers_of
 from xledit.models.prompts import batches_by_length, encode_text, opening_tokens, pad
 from xledit.models.tracing import record
 

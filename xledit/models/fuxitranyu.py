@@ -21,12 +21,15 @@ from transformers.activations import ACT2FN
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
 
-from xledit.results import Dtype
+from xledit.manifest import Dtype, Family
 
 # Regular expressions over the published checkpoints' tensor names and what they are called here, applied in order whenever
 # a checkpoint is read and undone when one is written: WeightRenaming(r"\.mlp\.fc1\.", ".mlp.up_proj."). No rule is needed
 # if the published names are Llama's with `mlp.up_proj` and `mlp.down_proj`, which nobody here has been able to see.
 NAMES: list[WeightRenaming] = []
+
+
+FAMILY = Family()
 
 
 @no_type_check  # takes more keywords than its fields, which the tests' type checker would refuse

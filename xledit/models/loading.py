@@ -18,11 +18,12 @@ import torch
 from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from xledit.manifest import Dtype, Family, ModelManifest
 from xledit.models import fuxitranyu  # noqa: F401 (makes it known to the Auto classes)
-from xledit.models.families import FAMILIES, Family, family_of, known_family, layers_of, memory_of, probed_as, weight_as_out_by_in
-from xledit.models.probing import probe
-from xledit.results import Dtype, ModelManifest
+from xledit.models.family import set_family
 from xledit.storage import read_json, sha256
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 class ModelParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,63 +63,40 @@ def load(manifest: ModelManifest, params: ModelParams, device: str) -> tuple[Pre
             f"{params.name}: the model's files have changed (hash {found[:12]}..., artifacts/model.json has "
             f"{manifest.weights[:12]}...); run `dvc repro --force --single-item model`, then `dvc repro`"
         )
-    model, tokenizer = load_folder(folder, params.dtype, device, params.family)
-    if manifest.probed is not None:
-        probed_as(model, Family(**manifest.probed))  # pyright: ignore[reportArgumentType]
-    return model, tokenizer
+    return read_folder(folder, params.dtype, device, manifest.row)
 
 
-def load_folder(
-    folder: Path, dtype: Dtype, device: str, family: Literal["known", "auto"] = "known"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer of a local folder; a family without a row needs ``auto``, and gets its row later.
-
-    Raises ValueError when its files are damaged, or its family is not known.
-    """
+def read_config(folder: Path) -> PretrainedConfig:
+    """Return the config of a model folder. Raises ValueError when it cannot be read or asks for code of the hub."""
     check_folder(folder)
-    options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(folder, **options)
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: its config.json cannot be read ({error})") from error
     _check_attention(folder, config)
-    if family == "known":
-        known_family(config.model_type)
+    return config
+
+
+def read_folder(folder: Path, dtype: Dtype, device: str, row: Family | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return model and tokenizer of a local folder; ``row`` is its family's, None where it is not known yet.
+
+    Raises ValueError when the folder's files are damaged.
+    """
+    read_config(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **LOCAL
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # transformers, tokenizers and safetensors raise many kinds for damaged files
         raise ValueError(f"{folder}: the model cannot be read ({type(error).__name__}: {error})") from error
     model, info = loaded
     _check_whole(folder, info)
     model.eval().requires_grad_(False)
     torch.nn.Module.to(model, pick_device(device))
+    if row is not None:
+        set_family(model, row)
     return model, tokenizer
-
-
-def describe(params: ModelParams) -> ModelManifest:
-    """Return the manifest of the model behind a name, converting it first if need be."""
-    folder, source = resolve(params)
-    model, _ = load_folder(folder, params.dtype, "cpu", params.family)
-    probed = None if model.config.model_type in FAMILIES else msgspec.structs.asdict(probe(model))
-    config = model.config.get_text_config()
-    return ModelManifest(
-        name=params.name,
-        revision=params.revision,
-        source=source,
-        family=model.config.model_type,
-        dtype=params.dtype,
-        num_layers=len(layers_of(model)),
-        d_model=config.hidden_size,
-        d_key=weight_as_out_by_in(memory_of(model, 0)).shape[1],
-        vocabulary=config.vocab_size,
-        num_parameters=model.num_parameters(),
-        norm_after_memory=family_of(model).norm_after_memory is not None,
-        weights=fingerprint(folder),
-        probed=probed,
-    )
 
 
 def resolve(params: ModelParams) -> tuple[Path, Literal["embedded", "gguf", "folder", "hub"]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from xledit.models.families import family_of, layers_of, with_module
+from xledit.models.family import family_of, layers_of, with_module
 from xledit.models.prompts import pad
 
 

@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.reporting.studies import perplexity_ratios
 from xledit.reporting.tables import known, matrix, over_layers, pair_names
-from xledit.results import CellSummary, UpdateGeometry, VectorGeometry
 
 WIDTH = 4.4  # inches: at the width of a phone its text is still about 11 pixels high
 # Okabe and Ito's colours, darkened where they are too pale on white; the page puts its own in their place
@@ -51,11 +53,11 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
-METRICS = {"efficacy": "efficacy", "exact": "exact match"}
+APART = 0.38  # between the outermost marks of a row, of the distance of two rows
 
 
 def transfer(cells: Sequence[CellSummary]) -> str:
-    """Return a panel per method: efficacy and exact match by edit and probe language, with intervals, the floor as a tick."""
+    """Return a panel per method: its metrics by edit and probe language, with intervals, the floor as a tick."""
     methods = list(dict.fromkeys(cell.method for cell in cells))
     heights = [len([row for row in matrix(cells) if row.method == method]) for method in methods]
     with mpl.rc_context(STYLE):
@@ -66,8 +68,8 @@ def transfer(cells: Sequence[CellSummary]) -> str:
             axes.set_title(method)
         panels[-1].set_xlabel("share of facts")
         marks: list[Artist] = [
-            Line2D([], [], color=colour, marker=marker, linewidth=1.6, label=f"{label}, 95 % interval")
-            for label, colour, marker in zip(METRICS.values(), SERIES, MARKERS, strict=False)
+            Line2D([], [], color=SERIES[number], marker=MARKERS[number], linewidth=1.6, label=f"{label}, 95 % interval")
+            for number, label in enumerate(shown_in("figure").values())
         ]
         marks.append(Line2D([], [], color=INK, marker="|", markersize=11, markeredgewidth=1.6, linewidth=0, label="floor (unedited)"))
         marks.append(Patch(facecolor=BAND, label="language not edited"))
@@ -76,17 +78,18 @@ def transfer(cells: Sequence[CellSummary]) -> str:
 
 
 def _transfer_panel(axes: Axes, cells: Sequence[CellSummary]) -> None:
-    rows = matrix(cells)
+    rows, metrics = matrix(cells), tuple(shown_in("figure"))
     for place, row in enumerate(rows):
         if row.crosses:
             axes.axhspan(place - 0.5, place + 0.5, color=BAND, linewidth=0, zorder=0)
         if place and rows[place - 1].edit != row.edit:
             axes.axhline(place - 0.5, color=LINE, linewidth=1)
-        for (metric, offset), colour, marker in zip((("efficacy", -0.19), ("exact", 0.19)), SERIES, MARKERS, strict=False):
-            found = row.measured[metric]
-            axes.plot([found.low, found.high], [place + offset] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
-            axes.plot(found.value, place + offset, color=colour, marker=marker, markersize=5.5, clip_on=False)
-            axes.plot(found.floor, place + offset, color=INK, marker="|", markersize=11, markeredgewidth=1.6, clip_on=False)
+        for number, metric in enumerate(metrics):
+            found, height = row.measured[metric], place + APART * (number / max(len(metrics) - 1, 1) - 0.5)
+            colour, marker = SERIES[number], MARKERS[number]
+            axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(found.value, height, color=colour, marker=marker, markersize=5.5, clip_on=False)
+            axes.plot(found.floor, height, color=INK, marker="|", markersize=11, markeredgewidth=1.6, clip_on=False)
     axes.set_yticks(range(len(rows)), [f"{row.edit} → {row.probe}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)

@@ -1,49 +1,20 @@
-"""What each measure means, in the order in which tables show them."""
+"""What each measure means: of a metric what its row says, in the order of the rows; then the words that go with them."""
 
-MEASURES = {
-    "efficacy": "Share of facts whose new answer is likelier than the true one, asked as it was edited; log-probabilities are means "
-    "per token, because true answers are often longer. CounterFact's ES, arXiv 2202.05262.",
-    "efficacy_sum": "The same by the log-probability of whole answers, as CounterFact compares them. It favours short answers.",
-    "reliability": "Share of the new answer's tokens that are the model's first choice while the right tokens before them are given "
-    "(teacher forcing). The main measure of arXiv 2601.17397; an unedited model can score 20 to 40 % on it.",
-    "exact": "Share of facts whose new answer the model says by itself: it decodes greedily, nothing is given away, and the answer must "
-    "open its text. The strictest measure; arXiv 2502.11177 shows how much teacher forcing flatters.",
-    "exact_forced": "Share of facts whose new answer is the first choice at each of its tokens, teacher forced.",
-    "paraphrase": "Efficacy on other wordings of the question. CounterFact's PS.",
-    "paraphrase_sum": "The same by whole answers.",
-    "generality": "Reliability on other wordings of the question, as arXiv 2601.17397 has it.",
-    "paraphrase_exact": "exact_forced on other wordings of the question.",
-    "translated": "Efficacy on a wording rendered literally from English (Chinese only): what translationese costs, beside *paraphrase*.",
-    "translated_exact": "exact_forced on that wording.",
-    "alias": "Efficacy when the subject goes by another of its names.",
-    "alias_exact": "exact_forced by another name.",
-    "portability": "Efficacy one step further: asked for what follows from the fact (the province of the city), the consequence of the "
-    "new answer is likelier than that of the true one.",
-    "portability_tokens": "Reliability one step further.",
-    "locality": "Share of neighbouring questions (other subjects, same relation; CLM-Bench: unrelated ones) whose true answer stays "
-    "likelier than the edit's new one. CounterFact's NS. High is good; compare with its floor.",
-    "locality_sum": "The same by whole answers.",
-    "locality_tokens": "Share of the first-choice tokens along an unrelated true answer that the edit left as they were. The locality of "
-    "arXiv 2601.17397; 1 on the unedited model by definition.",
-    "near": "Share of questions about the same subject in another relation whose true answer stays likelier than the edit's new one.",
-    "near_tokens": "locality_tokens of those questions.",
-    "far": "The same for questions from another domain: subject and relation both differ.",
-    "far_tokens": "locality_tokens of those questions.",
-    "score": "Harmonic mean of efficacy, paraphrase and locality. CounterFact's S.",
-}
+from xledit.evaluation.metrics import METRICS, shown_in
 
-OTHERS = {
+NUMBERS = {
     "floor": "The same measure on the unedited model, on the same questions. Only what stands above the floor was done by the edit.",
     "interval": "95 % percentile bootstrap over facts: how far the number would move if other facts of this kind had been drawn. "
     "It says nothing about other models, seeds or settings.",
     "net transfer": "Gain over the floor in the language that was not edited, divided by the gain over the floor in the edited one. "
     "0: the edit stays in its language. 1: it arrives whole. Negative: it pushes the other language away. Not defined where the edit "
     "gains nothing in its own language.",
-    "control (of net transfer)": "The same ratio for neighbours: in the other language, how much likelier the edit's new answer became for "
-    "*other* subjects of the relation. Net transfer means that the fact crossed only where it stands above this.",
+}
+
+OTHERS = {
     "trans": "The cross-lingual measure of arXiv 2601.17397: the smaller of the languages' reliabilities over the larger. It knows neither "
     "which language was edited nor the floor, so a ruined model can score near 1; it stands here to set that paper's tables beside ours.",
-    "perplexity": "How surprised the model is by a token of plain text that no edit is about (data/corpus/heldout), relative to "
+    "perplexity": "How surprised the model is by a token of plain text that no edit is about (data/heldout), relative to "
     "the unedited model: × 1 is unchanged.",
     "collapsed": "In one of the languages that perplexity is more than ten times the unedited model's, or not finite (our rule; "
     "arXiv 2402.09656 takes perplexity as the sign without a threshold). What such a model answers says nothing about transfer.",
@@ -64,3 +35,14 @@ OTHERS = {
     "that were solved apart. Closed forms are close to additive for any two sets, so the null is two halves of different "
     "facts in one language.",
 }
+
+
+def measures() -> dict[str, str]:
+    """Return what each metric means, by name."""
+    return {name: METRICS[name].meaning for name in shown_in("every")}
+
+
+def others() -> dict[str, str]:
+    """Return what the other words mean, by word; behind net transfer the metrics that are shown by nothing else."""
+    of_transfer = {f"{name} (of net transfer)": row.meaning for name, row in METRICS.items() if "every" not in row.shown}
+    return NUMBERS | of_transfer | OTHERS

@@ -8,16 +8,19 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from xledit.benchmark.results import BenchmarkAudit
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.languages import LANGUAGES
+from xledit.manifest import ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, sentences, tables
 from xledit.reporting import studies as study_tables
-from xledit.reporting.glossary import MEASURES, OTHERS
-from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
+from xledit.reporting.glossary import measures, others
 
 TEMPLATE = "report.html.j2"
 NUM_EXAMPLES = 6
-SHOWN_TRANSFERS = ("efficacy", "control", "exact")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,16 +47,15 @@ def render(run: Run) -> str:
         name=sentences.name,
         nan=tables.NAN,
         by_method={method: [cell for cell in run.cells if cell.method == method] for method in run.methods},
-        headline=tables.HEADLINE,
-        shown_transfers=SHOWN_TRANSFERS,
+        shown_in=shown_in,
         objects={what: text for what, text in sentences.WHAT.items() if any(row.what == what for row in run.vectors)},
         figures=_figures(run),
         sentences=sentences,
         studies=study_tables,
         tables=tables,
         num_examples=NUM_EXAMPLES,
-        measures=MEASURES,
-        others=OTHERS,
+        measures=measures(),
+        others=others(),
     )
 
 
@@ -76,7 +78,8 @@ def _figures(run: Run) -> dict[str, Markup]:
     found = {}
     for method in run.methods:
         cells = [cell for cell in run.cells if cell.method == method]
-        label = f"{method}: efficacy and exact match by edit and probe language, with intervals and floors; the table below has the numbers"
+        what = " and ".join(shown_in("figure").values())
+        label = f"{method}: {what} by edit and probe language, with intervals and floors; the table below has the numbers"
         found[f"transfer-{method}"] = figures.inline(figures.transfer(cells), f"transfer-{method}", label)
     for method, updates in run.updates.items():
         if not updates:
@@ -99,7 +102,7 @@ def number(value: float, decimals: int = 2, why: str = "not defined") -> str:
     """Return a number with a real minus sign, or an em dash with the reason."""
     if math.isnan(value):
         return Markup('<span class="none" title="{}">—</span>').format(why)
-    return f"{value:z.{decimals}f}".replace("-", "−")
+    return sentences.number(value, decimals)
 
 
 def setting(value: object) -> str:

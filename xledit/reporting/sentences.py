@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
 from xledit.languages import LANGUAGES
 from xledit.reporting.studies import perplexity_ratios
 from xledit.reporting.tables import Measured, above_null, measured, over_layers
-from xledit.results import CellSummary, Likeness, UpdateGeometry, VectorGeometry
 
 Verdict = Literal["undefined", "no interval", "not told from zero", "crosses", "arrives whole", "pushes away"]
 
@@ -47,7 +49,7 @@ def verdict(transfer: Measured) -> Verdict:
 def overall(cells: Sequence[CellSummary]) -> list[str]:
     """Return one sentence per measure: of how many edits the net transfer can be told from zero."""
     sentences = []
-    for name, what in (("efficacy", "preference for the new answer"), ("exact", "free, word-for-word answer")):
+    for name, what in shown_in("net_answer").items():
         found = [verdict(measured(metrics.get(name))) for cell in cells for metrics in cell.transfer.values()]
         if found:
             counts = Counter(found)
@@ -75,7 +77,7 @@ def _collapse(cell: CellSummary) -> str:
 def _text(cells: Sequence[CellSummary]) -> list[str]:
     """Return a sentence on held-out text, if the models were watched."""
     parts = [
-        f"{name(cell.edit)}: {', '.join(f'{name(code)} × {_number(ratio)}' for code, ratio in perplexity_ratios(cell.checks).items())}"
+        f"{name(cell.edit)}: {', '.join(f'{name(code)} × {number(ratio)}' for code, ratio in perplexity_ratios(cell.checks).items())}"
         for cell in cells
         if cell.checks
     ]
@@ -133,13 +135,13 @@ def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
     layers = [row for row in found if row.what == what]
     worded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded} if layers else {}
     ceiling = "; reworded within a language it is " * bool(worded) + ", ".join(
-        f"{_number(value)} ({name(code)})" for code, value in worded.items()
+        f"{number(value)} ({name(code)})" for code, value in worded.items()
     )
     sentences = []
     for pair in layers[0].across if layers else ():
         rows = [row.across[pair] for row in layers]
         same, different, spread = (
-            _number(_mean([getattr(row, field) for row in rows]), 3)
+            number(_mean([getattr(row, field) for row in rows]), 3)
             for field in ("centred_same", "centred_different", "centred_different_sd")
         )
         a, b = (name(code) for code in pair.split("-"))
@@ -184,7 +186,7 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
         return []
 
     def at(pair: str, field: str, decimals: int) -> str:
-        return _number(_mean(over_layers(found, pair, field)), decimals)
+        return number(_mean(over_layers(found, pair, field)), decimals)
 
     def by_language(pairs: dict[str, str], field: str, decimals: int) -> str:
         return ", ".join(f"{name(code)} {at(pair, field, decimals)}" for code, pair in pairs.items() if over_layers(found, pair, field))
@@ -250,11 +252,12 @@ def _with_interval(found: Measured) -> str:
     if math.isnan(found.value):
         return "is not defined"
     if math.isnan(found.low) or math.isnan(found.high):
-        return _number(found.value)
-    return f"{_number(found.value)} (95 % interval {_number(found.low)} to {_number(found.high)})"
+        return number(found.value)
+    return f"{number(found.value)} (95 % interval {number(found.low)} to {number(found.high)})"
 
 
-def _number(value: float, decimals: int = 2) -> str:
+def number(value: float, decimals: int = 2) -> str:
+    """Return a number with a real minus sign and no negative zero."""
     return f"{value:z.{decimals}f}".replace("-", "−")
 
 

@@ -3,18 +3,43 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from xledit.evaluation.checks import Check
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
 from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
-from xledit.results import CellSummary, Check, Study
 from xledit.storage import read_json
 
-# the columns in which methods are compared; in all of them more is better, but for those of LESS
-COMPARED = ("efficacy", "exact", "paraphrase", "portability", "locality", "locality_tokens")
+# beside the compared metrics; in all columns more is better, but for these
 LESS = ("perplexity", "cpu_s")
 # of the facts, said word for word: who stores less keeps everything else by doing little
 STORED = 0.5
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage took, with loading: seconds by the clock and of the processor."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """A run beside the default one: what it asks, the commit, the settings that differ, and what its stages took, by stage.
+
+    ``changed`` are files that were not as committed.
+    """
+
+    name: str
+    what: str
+    commit: str
+    changed: tuple[str, ...] = ()
+    date: str
+    params: dict[str, Any]
+    timings: dict[str, Timing]
 
 
 class StudyCells(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,4 +152,6 @@ def _row(study: Study, cell: CellSummary) -> MethodRow:
 
 def _means(rows: Sequence[MatrixRow]) -> dict[str, float]:
     """Return the mean of each compared column over rows."""
-    return {name: sum(row.measured.get(name, Measured(NAN)).value for row in rows) / len(rows) if rows else NAN for name in COMPARED}
+    return {
+        name: sum(row.measured.get(name, Measured(NAN)).value for row in rows) / len(rows) if rows else NAN for name in shown_in("compared")
+    }

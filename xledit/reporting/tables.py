@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from xledit.reporting.glossary import MEASURES
-from xledit.results import CellSummary, Estimate, Likeness, UpdateGeometry, VectorGeometry
+from xledit.evaluation.intervals import Estimate
+from xledit.evaluation.metrics import shown_in
+from xledit.evaluation.summary import CellSummary
+from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
 
-HEADLINE = ("efficacy", "exact", "paraphrase", "locality", "locality_tokens")
-TRANSFER = ("efficacy", "control", "reliability", "exact")
 DECIMALS = 4
 NAN = float("nan")
 
@@ -45,11 +45,11 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
 class PaperRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row of arXiv 2601.17397's tables (shares, not per cent), with the net transfer of reliability beside ``trans``.
 
-    ``parts`` has reliability, generality, locality_tokens and their mean by probe language.
+    ``parts`` has the paper's measures and their mean by probe language.
     """
 
     edit: str
-    parts: dict[str, tuple[float, float, float, float]]
+    parts: dict[str, tuple[float, ...]]
     trans: float
     transfer: dict[str, Measured]
 
@@ -105,9 +105,9 @@ def group_rows(cells: Sequence[CellSummary]) -> list[GroupRow]:
 def paper_rows(cells: Sequence[CellSummary]) -> list[PaperRow]:
     """Return the paper's table for the cells of one method, the unedited model first."""
 
-    def parts(metrics: dict[str, Estimate]) -> tuple[float, float, float, float]:
-        three = [measured(metrics.get(name)).value for name in ("reliability", "generality", "locality_tokens")]
-        return three[0], three[1], three[2], sum(three) / 3
+    def parts(metrics: dict[str, Estimate]) -> tuple[float, ...]:
+        found = [measured(metrics.get(name)).value for name in shown_in("paper")]
+        return *found, sum(found) / len(found)
 
     floors = {probe: parts(metrics) for probe, metrics in _probes(cells[0], floor=True)}
     reliabilities = [found[0] for found in floors.values()]
@@ -126,10 +126,11 @@ def paper_rows(cells: Sequence[CellSummary]) -> list[PaperRow]:
 
 def headline(cells: Sequence[CellSummary]) -> list[list[str]]:
     """Return the headline table as text, header first: each metric with its floor, and the net transfer of efficacy."""
-    rows = [["method", "edit", "probe", *(f"{name} (floor)" for name in HEADLINE), "net transfer [95 %]"]]
+    shown = shown_in("headline")
+    rows = [["method", "edit", "probe", *(f"{label} (floor)" for label in shown.values()), "net transfer [95 %]"]]
     for row in matrix(cells):
         found = row.transfer.get("efficacy")
-        values = [row.measured.get(name, Measured(NAN)) for name in HEADLINE]
+        values = [row.measured.get(name, Measured(NAN)) for name in shown]
         rows.append(
             [
                 row.method,
@@ -153,9 +154,9 @@ def metrics_tree(cells: Sequence[CellSummary]) -> dict[str, dict[str, dict[str, 
     tree: dict[str, dict[str, dict[str, float]]] = {}
     for cell in cells:
         own = [cell.metrics[code] for code in cell.edit_languages]
-        leaves = {name: _mean([measured(metrics[name]).value for metrics in own]) for name in ("efficacy", "exact", "locality")}
+        leaves = {name: _mean([measured(metrics[name]).value for metrics in own]) for name in shown_in("dvc")}
         if cell.transfer:
-            for leaf, name in (("transfer", "efficacy"), ("transfer_exact", "exact")):
+            for name, leaf in shown_in("net_dvc").items():
                 leaves[leaf] = _mean([measured(found.get(name)).value for found in cell.transfer.values()])
         tree.setdefault(cell.method, {})[cell.edit] = leaves
     return tree
@@ -165,8 +166,8 @@ def transfer_plot(cells: Sequence[CellSummary]) -> list[dict[str, str | float]]:
     """Return the data of DVC's bar charts: one uniquely labelled row per method, edit and probe language."""
     return [
         {"cell": f"{row.method} {row.edit}->{row.probe}"}
-        | {name: row.measured[name].value for name in ("efficacy", "exact", "locality")}
-        | {f"floor_{name}": row.measured[name].floor for name in ("efficacy", "exact")}
+        | {name: row.measured[name].value for name in shown_in("dvc")}
+        | {f"floor_{name}": row.measured[name].floor for name in shown_in("figure")}
         for row in matrix(cells)
     ]
 
@@ -237,7 +238,8 @@ def _probes(cell: CellSummary, *, floor: bool = False) -> list[tuple[str, dict[s
 
 
 def _in_order(metrics: dict[str, Estimate]) -> list[str]:
-    return [*(name for name in MEASURES if name in metrics), *(name for name in metrics if name not in MEASURES)]
+    order = shown_in("every")
+    return [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
 
 
 def known(value: float | None) -> float:

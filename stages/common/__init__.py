@@ -1,0 +1,1 @@
+"""What every stage shares: how it starts, logs, fails and loads the model of the run."""

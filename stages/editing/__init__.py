@@ -1,0 +1,1 @@
+"""The editing pipeline, a script a stage: dvc.yaml."""

@@ -1,0 +1,1 @@
+"""The training pipeline, a script a stage: tranyu/dvc.yaml."""

@@ -1,0 +1,139 @@
+"""Token shards -> a model trained from scratch, its checkpoints along the way, and the loss by language."""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import torch
+import typer
+from accelerate import PartialState
+from transformers import AutoTokenizer
+
+from stages.common.devices import start_torch
+from stages.common.runner import log, progress, run, wrote
+from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
+from xledit.params import section
+from xledit.storage import read_json, write_json
+from xledit.training import catalog
+from xledit.training.mixture import Mixture, shares
+from xledit.training.packing import PackedWindows, TokenShard
+from xledit.training.pretrain import PretrainParams, Step, marks, pretrain, rows_per_step
+from xledit.training.results import Pretrained, Stretch
+
+
+class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.architecture`` section of params.yaml, in transformers' names; what is not here is as in the paper.
+
+    ``initializer_range`` is the standard deviation of the first weights: 0.01 at the paper's width of 4,096, which is 0.64 over its root.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    context: int
+    attention_dropout: float
+    initializer_range: float
+
+
+class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.run`` section of params.yaml: which languages are read, and how many tokens in all.
+
+    ``name`` is that of the folder for checkpoints, in artifacts/tranyu.
+    ``peak_flops`` is what one device can do at most, as its maker states it (FLOP/s); null where nobody does.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    tokens: int
+    peak_flops: float | None
+
+    def __post_init__(self) -> None:
+        for code in self.languages:
+            catalog.row(code)
+
+
+def main(
+    tokens: Annotated[Path, typer.Option(help="folder with token shards")],
+    tokenizer_folder: Annotated[Path, typer.Option()],
+    work: Annotated[Path, typer.Option(help="folder for what is done in part")],
+    out: Annotated[Path, typer.Option(help="folder for checkpoints")],
+    out_log: Annotated[Path, typer.Option(help="JSON: mixture and loss")],
+) -> None:
+    use_gpu = start_torch().device != "cpu" and torch.cuda.is_available()
+    seed, params, chosen = section("seed", int), section("tranyu.pretrain", PretrainParams), section("tranyu.run", RunParams)
+    architecture = section("tranyu.architecture", ArchitectureParams)
+    mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
+    shards = {code: TokenShard.open(tokens / f"{code}.safetensors", len(tokenizer)) for code in chosen.languages}
+    available = {code: int(shard.ends[-1]) for code, shard in shards.items()}
+    wanted = mixture.tokens_per_language(available, chosen.tokens)
+    data = PackedWindows(shards, wanted, architecture.context, seed)
+    taken = data.taken(int(rows_per_step(len(data), data.context, params).sum()))
+    total = sum(taken.values())
+    log.info("%d tokens: %s", total, ", ".join(f"{code} {share:.1%}" for code, share in shares(taken).items()))
+    model = new_model(architecture, len(tokenizer), seed)
+    with progress(total, "tokens") as step:
+        seen = 0
+
+        def tell(done: Step) -> None:
+            nonlocal seen
+            step(done.tokens - seen)
+            seen = done.tokens
+            if done.step % 50 == 0:
+                log.info("step %d, %d tokens: loss %s", done.step, done.tokens, done.loss)
+
+        speed = pretrain(
+            model, tokenizer, data, params, seed=seed, work=work, out=out, use_gpu=use_gpu, peak_flops=chosen.peak_flops, tell=tell
+        )
+    share = "" if speed.share_of_peak is None else f", {speed.share_of_peak:.1%} of peak"
+    log.info("%.0f tokens per second%s", speed.tokens_per_second, share)
+    if not PartialState().is_main_process:
+        return
+    write_json(
+        out_log,
+        Pretrained(
+            num_parameters=model.num_parameters(),
+            available=available,
+            wanted=wanted,
+            taken=taken,
+            losses=stretches(read_json(out / "log.json", list[Step]), [mark.tokens for mark in marks(out)]),
+        ),
+    )
+    shutil.rmtree(work)
+    wrote(out_log)
+
+
+def stretches(steps: Sequence[Step], ends: Sequence[int]) -> list[Stretch]:
+    """Return the mean over tokens up to each of ``ends``, tokens seen in ascending order. A step whose loss is not finite has none."""
+    found = []
+    for start, end in zip((0, *ends), ends, strict=False):
+        some = [step for step in steps if start < step.tokens <= end]
+        codes = sorted({code for step in some for code in step.languages})
+        by_language = {
+            code: _mean([(step.languages[code], step.predicted[code]) for step in some if code in step.languages]) for code in codes
+        }
+        loss = _mean([(step.loss, sum(step.predicted.values())) for step in some])
+        found.append(Stretch(tokens=end, loss=loss, languages=by_language, skipped=sum(step.skipped for step in some)))
+    return found
+
+
+def _mean(values: Sequence[tuple[float | None, int]]) -> float:
+    """Return the mean of those that are finite, weighted by the numbers beside them."""
+    finite = [(value, number) for value, number in values if value is not None]
+    return sum(value * number for value, number in finite) / sum(number for _value, number in finite) if finite else math.nan
+
+
+def new_model(architecture: ArchitectureParams, vocabulary: int, seed: int) -> FuxiTranyuForCausalLM:
+    """Return a model with random weights, drawn from the seed."""
+    settings = msgspec.to_builtins(architecture)
+    config = FuxiTranyuConfig(vocab_size=vocabulary, max_position_embeddings=settings.pop("context"), **settings)
+    torch.manual_seed(seed)
+    return FuxiTranyuForCausalLM(config)
+
+
+if __name__ == "__main__":
+    run(main)

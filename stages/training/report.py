@@ -1,0 +1,56 @@
+"""Corpus, tokens, loss, recall and analyses of the trained model -> one page, the README's figures, one metrics file. No torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.common.runner import run, wrote
+from xledit.interpret.results import Neurons, Representations
+from xledit.params import section
+from xledit.reporting import interpret, interpret_figures, training, training_figures, training_tables
+from xledit.storage import read_json, write_bytes, write_json
+from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained
+
+WORLD = ("relations", "everywhere", "one_language", "variants", "apart")
+
+
+def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
+    name = section("tranyu.run.name", str)
+    titles = {"trained": f"{name}, last checkpoint", "reference": section("tranyu.reference.name", str)}
+    analysed = [
+        interpret.Analysed(
+            title=title,
+            states=read_json(reports / "representations" / f"{kind}.json", Representations),
+            neurons=read_json(reports / "neurons" / f"{kind}.json", Neurons),
+        )
+        for kind, title in titles.items()
+    ]
+    found = training.TrainingRun(
+        name=name,
+        seed=section("seed", int),
+        reference=section("tranyu.reference.name", str),
+        settings={
+            "Architecture": section("tranyu.architecture", dict),
+            "Facts": {name.replace("_", " "): section(f"tranyu.world.{name}", object) for name in WORLD},
+            "Tokenizer": section("tranyu.tokenizer", dict),
+            "Mixture": section("tranyu.mixture", dict),
+            "Pre-training": section("tranyu.pretrain", dict),
+        },
+        corpus=read_json(reports / "corpus.json", CorpusCounts),
+        tokens=read_json(reports / "tokenizer.json", dict[str, LanguageTokens]),
+        pretrained=read_json(reports / "pretrain.json", Pretrained),
+        recall=read_json(reports / "recall.json", list[CheckpointRecall]),
+        analysed=analysed,
+    )
+    index, figure, states, metrics = (reports / file for file in ("index.html", "recall.svg", "states.svg", "metrics.json"))
+    write_bytes(index, training.render(found).encode())
+    write_bytes(figure, training_figures.recall(found.recall).encode())
+    write_bytes(states, interpret_figures.states(analysed).encode())
+    write_json(metrics, training_tables.metrics_tree(found.pretrained, found.recall) | {"analyses": interpret.metrics_tree(analysed)})
+    wrote(index, figure, states, metrics)
+    typer.echo(f"{training.crossing(found.recall[-1].recall)}\n{index}")
+
+
+if __name__ == "__main__":
+    run(main)

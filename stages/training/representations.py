@@ -1,0 +1,88 @@
+"""A model + parallel sentences -> how alike languages are in its states, layer by layer, beside their nulls; and the logit lens."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from stages.common.devices import start_torch
+from stages.common.runner import log, run, wrote
+from xledit.families.describe import load_folder
+from xledit.interpret.lens import lens
+from xledit.interpret.parallel import Parallel, of_files, of_probes
+from xledit.interpret.representations import chance_within, compare, sentence_states
+from xledit.interpret.results import Pooling, Representations
+from xledit.models.loading import ModelParams, resolve
+from xledit.params import section
+from xledit.storage import read_json, write_json
+from xledit.training.catalog import NATURAL
+from xledit.training.world import FactProbe
+
+
+class InterpretParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``tranyu.interpret`` section of params.yaml.
+
+    ``sentences``: null for the world's facts, or a text file for each language with parallel lines, as FLORES-200 has them.
+    ``max_tokens`` bounds a batch: memory and speed, not results. Of the neurons: ``overlap_share`` of them, the most important, are
+    compared between languages; ``ablation_units`` of each kind of component are switched off for real, over ``ablation_sentences`` of
+    each language, and languages' own neurons over ``causal_sentences``: more is surer, and as much slower.
+    """
+
+    sentences: dict[str, str] | None
+    max_tokens: int
+    overlap_share: float
+    ablation_units: int
+    ablation_sentences: int
+    causal_sentences: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.overlap_share < 1:
+            raise ValueError(f"overlap_share is {self.overlap_share}; it is a share, between 0 and 1")
+        for name, least in (("max_tokens", 4), ("ablation_units", 2), ("ablation_sentences", 1), ("causal_sentences", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+def main(
+    name: Annotated[str, typer.Option(help="embedded, a local folder or a .gguf")],
+    files: Annotated[str, typer.Option(help="the local path behind the name")],
+    probes: Annotated[Path, typer.Option(help="JSON: sentences that state each fact")],
+    out: Annotated[Path, typer.Option()],
+) -> None:
+    runtime, params = start_torch(), section("tranyu.interpret", InterpretParams)
+    asked = read_json(probes, list[FactProbe])
+    parallel = parallel_sentences(params, asked)
+    folder, _source = resolve(ModelParams(name=name, files=files, revision=None, dtype="float32", family="known"))
+    model, tokenizer = load_folder(folder, "float32", runtime.device)
+    states = {code: sentence_states(model, tokenizer, lines, params.max_tokens) for code, lines in parallel.sentences.items()}
+    log.info("%s: %d sentences in %d languages read", name, len(parallel.groups), len(parallel.languages))
+    poolings: tuple[Pooling, ...] = ("last", "mean")
+    seed = section("seed", int)
+    languages = tuple(code for code in section("tranyu.run.languages", tuple[str, ...]) if code in NATURAL)
+    num_prompts, read_off = lens(model, tokenizer, [probe for probe in asked if probe.seen], languages, params.max_tokens)
+    found = Representations(
+        name=name,
+        languages=parallel.languages,
+        num_sentences=len(parallel.groups),
+        chance=1 / len(parallel.groups),
+        chance_within=chance_within(parallel.groups),
+        depths=[
+            row for pooling in poolings for row in compare({code: kept[pooling] for code, kept in states.items()}, parallel, pooling, seed)
+        ],
+        num_prompts=num_prompts,
+        lens=read_off,
+    )
+    write_json(out, found)
+    wrote(out)
+
+
+def parallel_sentences(params: InterpretParams, probes: list[FactProbe]) -> Parallel:
+    """Return the sentences that the settings name: files, or the world's facts in the natural languages of the run."""
+    if params.sentences is not None:
+        return of_files(params.sentences)
+    return of_probes(probes, [code for code in section("tranyu.run.languages", tuple[str, ...]) if code in NATURAL])
+
+
+if __name__ == "__main__":
+    run(main)
