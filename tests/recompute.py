@@ -85,6 +85,11 @@ def recompute(root: Path, *parts: Callable[[Path, dict, Outcome], None]) -> Outc
     return outcome
 
 
+def methods_of(params: dict) -> list[str]:
+    """Return the methods of a grid: those that wait for vectors, and those that do without."""
+    return [*params["grid"]["methods"], *params["grid"].get("direct", [])]
+
+
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -256,7 +261,7 @@ class Bootstrap:
 def check_cells(root: Path, params: dict, outcome: Outcome) -> None:
     """Hold all summaries of edited models against the answers they are of."""
     folder = root / "reports" / "cells"
-    wanted = {f"{method}-{edit}.json": (method, edit) for method in params["grid"]["methods"] for edit in params["grid"]["edits"]}
+    wanted = {f"{method}-{edit}.json": (method, edit) for method in methods_of(params) for edit in params["grid"]["edits"]}
     outcome.compare(sorted(path.name for path in folder.glob("*.json")), sorted(wanted), "reports/cells")
     labels = _json(root / "artifacts" / "labels.json")
     for name, (method, edit) in wanted.items():
@@ -469,12 +474,12 @@ RANDOM_DRAWS = 20
 # methods whose nulls are solved here: all that is wanted of a fact at its key, in one system
 SOLVED = {"memit": "memit", "memit_merge": "memit", "pmet": "memit", "alphaedit": "alphaedit"}
 SKIPPED = ("rome", "r_rome", "emmet")  # they have nulls, which are not recomputed
-NO_NULLS = ("ultraedit", "fine_tuning", "lora", "ike")  # they store no v* at the subject
+NO_NULLS = ("ultraedit", "fine_tuning", "ft_l", "ft_m", "lora", "ike")  # they store no v* at the subject
 
 
 def check_updates(root: Path, params: dict, outcome: Outcome) -> None:
     """Hold the geometry of updates against the updates of each method, and against updates solved from the vectors."""
-    for method in params["grid"]["methods"]:
+    for method in methods_of(params):
         file = f"reports/geometry/{method}.json"
         found = _json(root / file)
         outcome.compare(found, update_rows(root, params, method, found, outcome), file)
@@ -483,25 +488,26 @@ def check_updates(root: Path, params: dict, outcome: Outcome) -> None:
 def update_rows(root: Path, params: dict, method: str, found: list[dict], outcome: Outcome) -> list[dict]:
     """Return what the geometry of one method's updates should say; of ``found`` it takes only what it skips."""
     languages, settings = params["grid"]["languages"], params["methods"][method]
-    wordings = Wordings.read(root, languages)
-    updates = {edit: Tensors(root / "artifacts" / "updates" / f"{method}-{edit}.safetensors") for edit in params["grid"]["edits"]}
-    moments = [Tensors(root / "artifacts" / "covariance" / f"{code}.safetensors") for code in languages]
+    updates = {edit: Tensors(_update(root / "artifacts" / "updates", method, edit)) for edit in params["grid"]["edits"]}
+    kind = settings.get("type", method)
+    # a method that did not wait for vectors is compared without the nulls that are made of them
+    nulls = _nulls(root, languages, kind, settings) if kind in SOLVED and method in params["grid"]["methods"] else None
     said = {row["layer"]: row["pairs"] for row in found}
     angles, rows = RandomAngles(params["seed"]), []
-    for layer in wordings.layers:
+    for layer in sorted({layer for saved in updates.values() for layer in saved.header["layers"]}):
         pairs = run_pairs(updates, languages, layer)
-        if settings["type"] in SOLVED:
-            pairs |= null_pairs(wordings, layer, solver(settings, pooled(moments, layer)))
-        elif settings["type"] in SKIPPED:
-            nulls = {name: pair for name, pair in said.get(layer, {}).items() if name.startswith("half: ")}
-            outcome.skipped += [f"{method}, layer {layer}: {name}" for name in nulls]
-            pairs |= nulls
+        if nulls:
+            pairs |= nulls(layer)
+        elif kind in SKIPPED:
+            left_out = {name: pair for name, pair in said.get(layer, {}).items() if name.startswith("half: ")}
+            outcome.skipped += [f"{method}, layer {layer}: {name}" for name in left_out]
+            pairs |= left_out
         else:
-            assert settings["type"] in NO_NULLS, settings
+            assert kind in (*SOLVED, *NO_NULLS), f"{kind} is a new method: say here what its nulls are"
         if not pairs:
             continue
-        part = wordings.own[languages[0]]
-        d_in, d_out = part.rows("keys", layer).shape[1], part.rows("values", layer).shape[1]
+        saved = next(saved for saved in updates.values() if layer in saved.header["layers"])
+        d_out, d_in = len(saved[f"left{layer}"]), saved[f"right{layer}"].shape[1]
         rank = min(pair["rank"] for pair in pairs.values())
         share = num_top(d_in) / d_in
         rows.append(
@@ -515,6 +521,19 @@ def update_rows(root: Path, params: dict, method: str, found: list[dict], outcom
             }
         )
     return rows
+
+
+def _update(folder: Path, method: str, edit: str) -> Path:
+    """Return the file of an edit; methods had no folders of their own once."""
+    old = folder / f"{method}-{edit}.safetensors"
+    return old if old.exists() else folder / method / f"{edit}.safetensors"
+
+
+def _nulls(root: Path, languages: Sequence[str], kind: str, settings: dict) -> Callable[[int], dict[str, dict]]:
+    """Return what gives the pairs of updates of one layer that nobody applied."""
+    wordings = Wordings.read(root, languages)
+    moments = [Tensors(root / "artifacts" / "covariance" / f"{code}.safetensors") for code in languages]
+    return lambda layer: null_pairs(wordings, layer, solver(SOLVED[kind], settings, pooled(moments, layer)))
 
 
 def run_pairs(updates: Mapping[str, Tensors], languages: Sequence[str], layer: int) -> dict[str, dict]:
@@ -570,10 +589,10 @@ def pooled(moments: Sequence[Tensors], layer: int) -> Array:
     return sum(count * saved[f"layer{layer}"] for count, saved in zip(counts, moments, strict=True)) / sum(counts)
 
 
-def solver(settings: dict, moment: Array) -> Solve:
-    """Return what solves for an update by the formula that the method's paper prints."""
+def solver(formula: str, settings: dict, moment: Array) -> Solve:
+    """Return what solves for an update by the formula that a paper prints."""
     identity = np.eye(len(moment))
-    if SOLVED[settings["type"]] == "memit":
+    if formula == "memit":
         # arXiv 2210.07229, eq. 14: D = R' K (l C + K'K)^-1, with a share of C's mean diagonal on its diagonal
         old = settings["old_key_weight"] * (moment + settings["regularisation"] * moment.diagonal().mean() * identity)
         return lambda keys, residuals: (residuals.T, np.linalg.solve(old + keys.T @ keys, keys.T).T)
