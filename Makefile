@@ -18,7 +18,7 @@ repro: $(READY)  ## run the pipeline and print the headline table
 
 tranyu: $(TRAINING)  ## train the multilingual model from scratch, edit facts in it, and print what crossed
 	dvc repro tranyu/dvc.yaml
-	python -m tools.study tranyu --uncommitted
+	xledit run tranyu
 
 test: $(TRAINING) lint  ## every check and every test
 	$(PYTEST)

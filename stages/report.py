@@ -9,7 +9,7 @@ import typer
 from stages.runner import log, run, wrote
 from xledit.params import section
 from xledit.records import Audit
-from xledit.reporting import figures, page, studies, tables
+from xledit.reporting import figures, page, runs, tables
 from xledit.results import BenchmarkAudit, CellSummary, ModelManifest, UpdateGeometry, VectorGeometry
 from xledit.storage import read_json, write_bytes, write_json
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 def main(
     reports: Annotated[Path, typer.Option(help="folder")],
     model_manifest: Annotated[Path, typer.Option()],
-    results: Annotated[Path, typer.Option(help="folder that tools/study.py writes")],
+    results: Annotated[Path, typer.Option(help="folder that `xledit run` writes")],
 ) -> None:
     languages, methods = section("grid.languages", tuple[str, ...]), section("grid.methods", tuple[str, ...])
     cells = read_cells(reports / "cells")
@@ -40,7 +40,7 @@ def main(
         cells=cells,
         vectors=read_json(vectors, list[VectorGeometry]),
         updates=updates,
-        studies=studies.read_all(results),
+        others=runs.read_all(results),
     )
     index, figure = reports / "index.html", reports / "transfer.svg"
     write_bytes(index, page.render(found).encode())

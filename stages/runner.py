@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from xledit.results import Timing
 
-# a file to which stages add what they took, one JSON a line
+# a file to which stages add what they took, one JSON a line; a variable in its name ($DVC_EXP_NAME) is replaced
 TIMINGS = "XLEDIT_TIMINGS"
 
 log = logging.getLogger("xledit")
@@ -26,18 +26,11 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 def run(command: Callable[..., None]) -> None:
     """Run a stage's command as a script: exit 1 with one readable line on bad input, a full disk or a failed solve."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     started = time.perf_counter()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
-    try:
+    with readable_errors():
         app(standalone_mode=False)
-    except USAGE_ERROR as error:
-        log.error("error: %s", error.format_message())
-        raise SystemExit(1) from error
-    except (ValueError, OSError) as error:
-        log.error("error: %s", error)
-        raise SystemExit(1) from error
     usage = resource.getrusage(resource.RUSAGE_SELF)
     took = Timing(
         stage=os.environ.get("DVC_STAGE", sys.argv[0]),
@@ -46,8 +39,22 @@ def run(command: Callable[..., None]) -> None:
     )
     log.info("done in %.1f s, %.1f CPU s, %.1f GB at most", took.wall_s, took.cpu_s, usage.ru_maxrss / 2**20)
     if TIMINGS in os.environ:
-        with Path(os.environ[TIMINGS]).open("ab") as file:
+        with Path(os.path.expandvars(os.environ[TIMINGS])).open("ab") as file:
             file.write(msgspec.json.encode(took) + b"\n")
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Exit 1 with one readable line on bad input, a full disk or a failed solve."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        yield
+    except USAGE_ERROR as error:
+        log.error("error: %s", error.format_message())
+        raise SystemExit(1) from error
+    except (ValueError, OSError) as error:
+        log.error("error: %s", error)
+        raise SystemExit(1) from error
 
 
 def wrote(*paths: Path) -> None:

@@ -1,6 +1,6 @@
 """What the stages conclude, as they write it to JSON and the report reads it: plain structs, no torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -216,18 +216,3 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     stage: str
     wall_s: float
     cpu_s: float
-
-
-class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """A run beside the default one: what it asks, the commit, the settings that differ, and what its stages took, by stage.
-
-    ``changed`` are files that were not as committed.
-    """
-
-    name: str
-    what: str
-    commit: str
-    changed: tuple[str, ...] = ()
-    date: str
-    params: dict[str, Any]
-    timings: dict[str, Timing]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from xledit.reporting.studies import perplexity_ratios
+from xledit.reporting.runs import perplexity_ratios
 from xledit.reporting.tables import known, matrix, over_layers, pair_names
 from xledit.results import CellSummary, UpdateGeometry, VectorGeometry
 

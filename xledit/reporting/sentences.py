@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from xledit.languages import LANGUAGES
-from xledit.reporting.studies import perplexity_ratios
+from xledit.reporting.runs import perplexity_ratios
 from xledit.reporting.tables import Measured, above_null, measured, over_layers
 from xledit.results import CellSummary, Likeness, UpdateGeometry, VectorGeometry
 
