@@ -35,7 +35,7 @@ lint: $(TRAINING)
 	python -m tools.readme --check
 
 audit: $(READY)  ## hold our own benchmark against every rule, write reports/audit.json
-	python -m tools.audit
+	xledit audit
 
 verify: $(READY)  ## re-hash every output against dvc.lock
 	python -m tools.verify

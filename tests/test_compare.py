@@ -47,7 +47,7 @@ def run_of(name: str, *cells: CellSummary, **fields: Any) -> RunCells:
     ],
 )
 def test_wilsons_intervals_give_newcombes_examples(a: tuple[int, int], b: tuple[int, int], low: float, high: float) -> None:
-    """Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17 (1998) 873, table II."""
+    """Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine 17 (1998), table II."""
     found = minus(wilson(*a), wilson(*b))
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 

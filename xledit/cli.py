@@ -2,12 +2,12 @@
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 
-from stages.runner import readable_errors
+from stages.runner import readable_errors, wrote
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 Name = Annotated[str, typer.Argument(help="a file of runs/, without .yaml")]
@@ -98,6 +98,37 @@ def compare(
     head, rows = lines(found, everything)
     marked = sum(each.excludes_zero for each in found.differences)
     typer.echo("\n".join([*head, "", aligned(rows), "", f"{marked} of {len(found.differences)} intervals exclude 0 (*). {found.method}"]))
+
+
+@app.command()
+def export(
+    to: Annotated[Literal["clm_bench", "counterfact"], typer.Option(help="whose layout")],
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    artifacts: Annotated[Path, typer.Option(help="folder that `dvc repro prepare` wrote to")] = Path("artifacts"),
+) -> None:
+    """Write prepared facts in the layout of another tool."""
+    from xledit.datasets.prepared import read_facts, write_layout
+
+    facts = read_facts(*(artifacts / name for name in ("requests", "rewordings", "probes")))
+    wrote(*write_layout(to, facts, out))
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Option(help="the benchmark's tables")] = Path("data/benchmark"),
+    clm_bench: Annotated[Path | None, typer.Option(help="folder with CLM-Bench's three files, to count it anew")] = None,
+    out: Annotated[Path, typer.Option()] = Path("reports/audit.json"),
+) -> None:
+    """Hold our own benchmark against every rule and count what it holds. Exits with 1 when a row breaks a rule."""
+    from xledit.datasets.auditing import audit_benchmark
+
+    found, counted = audit_benchmark(folder, clm_bench, out)
+    for finding in found:
+        typer.echo(finding)
+    stock = counted.benchmark
+    typer.echo(f"{stock.num_facts} facts, {stock.num_relations} relations, {len(found)} rows break a rule; wrote {out}")
+    if found:
+        raise SystemExit(1)
 
 
 def main() -> None:

@@ -1,16 +1,9 @@
-"""Write prepared facts in the layout of another tool: `python -m tools.export --to counterfact --out FOLDER`.
-
-Reads what stages/prepare.py wrote. CLM-Bench's three files go into the folder itself; CounterFact's rows go into a folder per
-language as ``multi_counterfact.json``, the name under which memit edits several facts at once.
-"""
+"""Prepared facts, as stages/prepare.py wrote them, all languages of a fact together, and in the layout of another tool."""
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import typer
-
-from stages.runner import run, wrote
 from xledit.datasets.export import clm_rows, counterfact_rows
 from xledit.records import EditRequest, FactRecords, Probe
 from xledit.storage import read_json, write_json
@@ -18,22 +11,19 @@ from xledit.storage import read_json, write_json
 T = TypeVar("T", EditRequest, Probe)
 
 
-def main(
-    to: Annotated[Literal["clm_bench", "counterfact"], typer.Option(help="whose layout")],
-    out: Annotated[Path, typer.Option(help="folder to write to")],
-    requests: Annotated[Path, typer.Option()] = Path("artifacts/requests"),
-    rewordings: Annotated[Path, typer.Option()] = Path("artifacts/rewordings"),
-    probes: Annotated[Path, typer.Option()] = Path("artifacts/probes"),
-) -> None:
-    """Read the records, write the rows."""
-    facts = read_facts(requests, rewordings, probes)
+def write_layout(to: Literal["clm_bench", "counterfact"], facts: list[FactRecords], out: Path) -> list[Path]:
+    """Write facts as another tool reads them. Returns the files.
+
+    CLM-Bench's three files go into the folder itself; CounterFact's rows go into a folder per language as ``multi_counterfact.json``,
+    the name under which memit edits several facts at once.
+    """
     if to == "clm_bench":
         files = clm_rows(facts)
     else:
         files = {f"{code}/multi_counterfact.json": counterfact_rows(facts, code) for code in facts[0].requests}
     for name, rows in files.items():
         write_json(out / name, rows)
-        wrote(out / name)
+    return [out / name for name in files]
 
 
 def read_facts(requests: Path, rewordings: Path, probes: Path) -> list[FactRecords]:
@@ -64,7 +54,3 @@ def _by_fact(path: Path, kind: type[T]) -> dict[str, list[T]]:
     for record in read_json(path, list[kind]):
         found[record.fact_id].append(record)
     return dict(found)
-
-
-if __name__ == "__main__":
-    run(main)
