@@ -446,8 +446,11 @@ def test_runs_are_kept_a_failed_one_is_told_and_a_rerun_changes_no_byte(toy: Toy
     assert {path: path.read_bytes() for path in folder.rglob("*.json")} == kept
     # uncommitted code is run, and another result replaces the old one whole
     toy.write("stage.py", (toy.root / "stage.py").read_text(encoding="utf-8").replace("/ 4", "/ 5"))
+    set_params(toy.root, {"seed": 3})
     assert toy.xledit("run", "a").returncode == 0
-    assert read_record(folder).uncommitted == ("stage.py",)
+    again = read_record(folder)
+    assert again.uncommitted == ("params.yaml", "stage.py")
+    assert again.params == {"seed": 3} | (record.params or {})
     assert read(folder).cells[0].metrics["zh"]["exact"].value == 0.6
 
 

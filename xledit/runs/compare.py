@@ -13,7 +13,7 @@ from xledit.reporting.runs import RunCells, RunRecord
 from xledit.reporting.tables import HEADLINE
 from xledit.results import CellSummary, Estimate
 from xledit.runs.results import params_at
-from xledit.runs.settings import flat, place
+from xledit.runs.settings import flat
 
 INDEPENDENT = (
     "Intervals (95 %) treat the runs as independent samples (MOVER, doi 10.1002/sim.3095): too wide where both edited the same facts. "
@@ -140,11 +140,11 @@ def _settings(record: RunRecord, methods: set[str]) -> dict[str, Any] | None:
         tree = params_at(record.commit)
     except ValueError:
         return flat(record.params)
+    values = flat(tree | {"methods": {name: of for name, of in tree.get("methods", {}).items() if name in methods}, "tranyu": {}})
     for key, value in record.params.items():
-        section, last = place(tree, key, f"{record.name}: {key} is not in params.yaml of its commit")
-        section[last] = value
-    methods_of = {name: values for name, values in tree.get("methods", {}).items() if name in methods}
-    return flat(tree | {"methods": methods_of, "tranyu": {}})
+        others = {name: other for name, other in values.items() if not name.startswith(f"{key}.")}
+        values = others | flat({key: value})
+    return values
 
 
 def _differing(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, tuple[Any, Any]]:

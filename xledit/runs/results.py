@@ -14,6 +14,7 @@ from xledit.reporting.runs import CELLS, RECORD, RESULTS, RunCells, RunRecord, S
 from xledit.results import CellSummary, ModelManifest, UpdateGeometry
 from xledit.runs.named import DEFAULT, NamedRun, path_of
 from xledit.runs.queue import git, timings_of, uncommitted
+from xledit.runs.settings import flat, read_params
 from xledit.storage import read_json, write_bytes, write_json
 
 MANIFEST = Path("artifacts/model.json")
@@ -23,16 +24,24 @@ T = TypeVar("T")
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """The tree that experiments start from: the last commit, and the tracked files that differ from it."""
+    """The tree that experiments start from: the last commit, the tracked files that differ from it, and the settings among them."""
 
     commit: str
     uncommitted: tuple[str, ...]
+    params: dict[str, Any]
     date: str
 
 
 def baseline() -> Baseline:
     """Return the tree as it is."""
-    return Baseline(commit=git("rev-parse", "HEAD").strip(), uncommitted=uncommitted(), date=datetime.now(UTC).date().isoformat())
+    commit = git("rev-parse", "HEAD").strip()
+    committed = flat(params_at(commit))
+    return Baseline(
+        commit=commit,
+        uncommitted=uncommitted(),
+        params={key: value for key, value in flat(read_params()).items() if key not in committed or committed[key] != value},
+        date=datetime.now(UTC).date().isoformat(),
+    )
 
 
 def keep(
@@ -70,7 +79,7 @@ def keep(
         commit=base.commit,
         uncommitted=base.uncommitted,
         date=base.date,
-        params=params,
+        params=base.params | params,
         model=manifest,
         data=data_of(lock, summaries),
         timings=(earlier.timings if earlier else {}) | timings_of(slug, [*lock, *_trained(revision)]),
@@ -131,7 +140,7 @@ def _default() -> RunCells:
         commit=base.commit,
         uncommitted=base.uncommitted,
         date=None,
-        params={},
+        params=base.params,
         model=read_json(MANIFEST, ModelManifest) if MANIFEST.exists() else None,
         data=data_of(lock, [f"{cell.method}-{cell.edit}" for cell in summaries]),
     )
