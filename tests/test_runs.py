@@ -149,11 +149,13 @@ def test_the_default_layers_are_the_rules() -> None:
         ("what: Some layers\n", "", "missing required field `what`"),
         ("params:\n  edit.layers: [4, 5]\n  vectors.clamp: 1\n", "", "nothing differs"),
         ("what:", "skip: {memit-sum: no}\nwhat:", "skip: memit-sum: no such cell; there are memit-zh"),
-        ("what:", "search: {vectors.steps: [many]}\nwhat:", "vectors.steps: Expected `int`"),
+        ("vectors.clamp: 1", "grid.methods: [memit]\nsearch: {vectors.steps: [1, many]}", "vectors.steps: Expected `int`"),
         ("what:", "search: {vectors.steps: []}\nwhat:", "without values"),
         ("what:", "search: {data.split: [test]}\nwhat:", "data.split dev of our own benchmark and nowhere else"),
         ("what:", "search: {data.path: [elsewhere]}\nwhat:", "data.split dev of our own benchmark and nowhere else"),
         ("vectors.clamp: 1", "data.split: test\nsearch: {vectors.steps: [1]}", "data.split dev of our own benchmark and nowhere else"),
+        ("what:", "search: {vectors.steps: [1, 2]}\nwhat:", "of one method"),
+        ("vectors.clamp: 1", "grid.methods: [memit]\nsearch: {grid.methods: [[memit], [rome]]}", "of one method"),
         ("what:", "extends: [none]\nwhat:", "extends: runs/none.yaml: no such run; known: good"),
         ("what:", "extends: [../params]\nwhat:", "small letters"),
         ("[4, 5]", "[4, 5", "not a YAML file"),
@@ -346,17 +348,18 @@ def test_a_stage_adds_what_it_took_to_the_file_of_its_experiment_and_the_last_ti
     monkeypatch.chdir(tmp_path)
     queue.TIMES.mkdir(parents=True)
     monkeypatch.setenv(runner.TIMINGS, str(queue.TIMES.absolute() / "$DVC_EXP_NAME.jsonl"))
-    for experiment, stage in (("a-20260101000000", "prepare"), ("a-20260102000000-01", "apply@memit-zh"), ("a-b-20260101000000", "x")):
+    for experiment, stage in (("a-20260101000000-01", "prepare"), ("a-20260102000000-01", "apply@memit-zh"), ("a-b-20260101000000", "x")):
         monkeypatch.setenv("DVC_EXP_NAME", experiment)
         run_stage(monkeypatch, stage)
     with pytest.raises(SystemExit):
         run_stage(monkeypatch, "failed", ValueError("no such thing"))
-    with (queue.TIMES / "a-20260101000000.jsonl").open("a") as file:
+    with (queue.TIMES / "a-20260101000000-01.jsonl").open("a") as file:
         file.write('{"stage":"apply@memit-zh","wall_s":900.0,"cpu_s":900.0}\n')
-    found = queue.timings_of("a", ["apply@memit-zh", "prepare", "never"])
+    found = queue.timings_of("a-20260102000000-01")
     assert found.keys() == {"apply@memit-zh", "prepare"}
+    assert queue.timings_of("a-20260102000000-02") == {}, "of another trial"
     assert 0 <= found["apply@memit-zh"].wall_s < 5, "the later experiment's"
-    queue.forget_timings("a")
+    queue.forget_timings("a-20260102000000-01")
     assert [path.name for path in queue.TIMES.iterdir()] == ["a-b-20260101000000.jsonl"]
 
 
@@ -496,7 +499,7 @@ def test_another_model_than_the_one_that_the_settings_are_for_is_not_kept(toy: T
     toy.write("runs/a.yaml", f"{A}model: {facts}\nbasis: published\nsource: https://example.org\n")
     toy.write("runs/mine.yaml", "what: x\nextends: [a]\nparams: {model.name: x}\n")
     done = toy.xledit("run", "mine")
-    assert done.returncode == 1 and "'num_layers': 32}; nothing kept" in done.stdout
+    assert done.returncode == 1 and "'num_layers': 32, 'd_model': 64}; nothing kept" in done.stdout
     assert not (toy.root / "results").exists()
 
 

@@ -75,9 +75,9 @@ class RunCells(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_all(folder: Path) -> list[RunCells]:
-    """Return the runs of a folder (results) whose settings are known, which is what a page can say of them."""
+    """Return the runs of a folder (results) that edited models with settings that are known, which is what a page can say of them."""
     found = [read(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))]
-    return [run for run in found if run.record.params is not None]
+    return [run for run in found if run.cells and run.record.params is not None]
 
 
 def read(folder: Path) -> RunCells:

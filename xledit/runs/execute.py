@@ -15,12 +15,11 @@ from xledit.runs.settings import Grid, read_params
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """A run and its tasks: one, or one per trial. ``slug`` begins the names of its experiments."""
+    """A run and its tasks: one, or one per trial."""
 
     name: str
     run: NamedRun
     grid: Grid
-    slug: str
     tasks: tuple[queue.Task, ...]
 
     @property
@@ -41,7 +40,7 @@ def execute(names: Sequence[str], jobs: int, poll: float) -> Iterator[tuple[Plan
     queue.warn_of_unknown()
     base = results.baseline()
     tasks = [task for planned in plans for task in planned.tasks]
-    log.info("%d experiments, %d at a time; `dvc queue logs NAME --follow` shows one at work", len(tasks), jobs)
+    log.info("experiments: %d, %d at a time; `dvc queue logs NAME --follow` shows one at work", len(tasks), jobs)
     states = queue.run_tasks(tasks, jobs, poll)
     failed = []
     for planned in plans:
@@ -73,7 +72,7 @@ def plan(name: str, tree: dict[str, Any], started: str) -> Planned:
     trials = [trial_params(run, trial) for trial in run.trials] if run.search else [run.params]
     ends = [f"-{number:02d}" for number in range(1, len(trials) + 1)] if run.search else [""]
     tasks = [queue.Task(name=f"{slug}-{started}{end}", targets=targets, params=params) for end, params in zip(ends, trials, strict=True)]
-    return Planned(name=name, run=run, grid=grid, slug=slug, tasks=tuple(tasks))
+    return Planned(name=name, run=run, grid=grid, tasks=tuple(tasks))
 
 
 def _keep(planned: Planned, states: dict[str, str], base: results.Baseline) -> SearchRecord | None:
@@ -90,8 +89,8 @@ def _keep(planned: Planned, states: dict[str, str], base: results.Baseline) -> S
         raise ValueError(
             f"{chosen.name}: {states[chosen.name]}; the end of `dvc queue logs {chosen.name}`:\n{queue.end_of_log(chosen.name)}"
         )
-    new = results.keep(planned.name, planned.slug, planned.run, chosen.params, planned.cells, queue.revision_of(chosen.name), base, found)
-    queue.forget_timings(planned.slug)
+    new = results.keep(planned.name, planned.run, chosen, planned.cells, base, found)
+    queue.forget_timings(chosen.name)
     log.info("%s %s", RESULTS / planned.name, "written" if new else "is as it was: the same settings gave the same bytes")
     return found
 

@@ -123,15 +123,8 @@ def check(name: str, tree: dict[str, Any]) -> NamedRun:
     wanted = recommended_layers(run.model.num_layers) if run.model else []
     if run.basis == "rule" and run.params.get(LAYERS) != wanted:
         raise ValueError(f"{file}: {LAYERS} is {run.params.get(LAYERS)}, and the rule says {wanted}; change one or the basis")
-    for trial in run.trials:
-        elsewhere = [
-            key for key in (*trial, *run.params) if key in ("data", *DEV, "data.path") and (trial | run.params).get(key) != DEV.get(key)
-        ]
-        if elsewhere:
-            raise ValueError(
-                f"{file}: {elsewhere[0]}: settings are chosen on data.split dev of our own benchmark and nowhere else; leave it out"
-            )
-        check_values(trial_params(run, trial), tree, file)
+    if run.search:
+        _check_search(run, grid, tree, file)
     return run
 
 
@@ -199,6 +192,19 @@ def _joined(*all_values: dict[str, Any]) -> dict[str, Any]:
             joined.pop(key, None)
             joined[key] = value
     return joined
+
+
+def _check_search(run: NamedRun, grid: Grid, tree: dict[str, Any], file: str) -> None:
+    asked = [*run.search.items(), *((key, (value,)) for key, value in run.params.items())]
+    elsewhere = [key for key, values in asked if key in ("data", "data.path", *DEV) and any(value != DEV.get(key) for value in values)]
+    if elsewhere:
+        raise ValueError(
+            f"{file}: {elsewhere[0]}: settings are chosen on data.split dev of our own benchmark and nowhere else; leave it out"
+        )
+    if len(grid.methods) != 1 or any(key.split(".")[0] == "grid" for key in run.search):
+        raise ValueError(f"{file}: search: its trials have the same cells, of one method; name it in params under grid.methods")
+    for trial in run.trials:
+        check_values(trial_params(run, trial), tree, file)
 
 
 def _check_model(model: ModelFacts, values: dict[str, Any]) -> None:

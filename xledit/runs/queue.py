@@ -30,6 +30,7 @@ from xledit.storage import write_bytes
 UNFINISHED, FINISHED = ("Queued", "Running"), ("Success", "Failed")
 PATIENCE = 5  # looks at a queue without workers before its tasks count as lost; a worker takes seconds to start
 TIMES = Path(".dvc/tmp/timings")  # a file per experiment, to which its stages add what they took
+STARTED = "[0-9]" * 14  # in the name of an experiment, as a pattern
 LOG_LINES = 15
 NOT_RUNS = ("--", f":(exclude){RESULTS}", f":(exclude){RUNS}")
 
@@ -79,16 +80,16 @@ def end_of_log(name: str) -> str:
     return "\n".join(dvc("queue", "logs", name).splitlines()[-LOG_LINES:])
 
 
-def timings_of(slug: str, stages: Sequence[str]) -> dict[str, Timing]:
-    """Return what stages took in the experiments of a run, those that were killed among them; the last time of each counts."""
-    lines = [line for path in _times(slug) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = {timing.stage: timing for timing in (msgspec.json.decode(line, type=Timing) for line in lines)}
-    return {stage: found[stage] for stage in stages if stage in found}
+def timings_of(name: str) -> dict[str, Timing]:
+    """Return what stages took in an experiment, or in an earlier try of it that was killed; the last time of each counts."""
+    slug, end = _parts(name)
+    lines = [line for path in sorted(TIMES.glob(f"{slug}-{STARTED}{end}.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {timing.stage: timing for timing in (msgspec.json.decode(line, type=Timing) for line in lines)}
 
 
-def forget_timings(slug: str) -> None:
-    """Remove the times of a run, once they are kept elsewhere."""
-    for path in _times(slug):
+def forget_timings(name: str) -> None:
+    """Remove the times of an experiment and of all tries and trials of its run, once they are kept elsewhere."""
+    for path in TIMES.glob(f"{_parts(name)[0]}-{STARTED}*.jsonl"):
         path.unlink()
 
 
@@ -128,8 +129,11 @@ def _lines(text: str) -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def _times(slug: str) -> list[Path]:
-    return sorted(TIMES.glob(f"{slug}-{'[0-9]' * 14}*.jsonl"))
+def _parts(name: str) -> tuple[str, str]:
+    """Return what the name of an experiment begins and ends with, around the time at which it was started."""
+    found = re.fullmatch(r"(.+)-\d{14}(|-\d+)", name)
+    assert found, name
+    return found[1], found[2]
 
 
 def _queue() -> tuple[dict[str, str], int]:

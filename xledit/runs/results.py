@@ -13,7 +13,7 @@ from xledit.params import PARAMS
 from xledit.reporting.runs import CELLS, RECORD, RESULTS, RunCells, RunRecord, SearchRecord, read, read_record
 from xledit.results import CellSummary, ModelManifest, UpdateGeometry
 from xledit.runs.named import DEFAULT, NamedRun, path_of
-from xledit.runs.queue import git, timings_of, uncommitted
+from xledit.runs.queue import Task, git, revision_of, timings_of, uncommitted
 from xledit.runs.settings import flat, read_params
 from xledit.storage import read_json, write_bytes, write_json
 
@@ -44,25 +44,17 @@ def baseline() -> Baseline:
     )
 
 
-def keep(
-    name: str,
-    slug: str,
-    run: NamedRun,
-    params: dict[str, Any],
-    cells: Iterable[str],
-    revision: str,
-    base: Baseline,
-    search: SearchRecord | None,
-) -> bool:
-    """Write results/NAME from an experiment's commit. Returns False, with nothing touched, when it has come to what is kept already.
+def keep(name: str, run: NamedRun, task: Task, cells: Iterable[str], base: Baseline, search: SearchRecord | None) -> bool:
+    """Write results/NAME from an experiment. Returns False, with nothing touched, when it has come to what is kept already.
 
     Date, commit and times alone do not make another result.
 
     Raises:
         ValueError: the model is not the one that the run's settings are for.
     """
+    revision = revision_of(task.name)
     summaries = {cell: _show(revision, f"reports/cells/{cell}.json") for cell in cells}
-    lock = _lock(_show(revision, "dvc.lock"))
+    lock = _lock(_show(revision, Path(run.pipeline).with_suffix(".lock")))
     manifest = _manifest(revision) if summaries else None
     if manifest and run.model:
         found = {field: getattr(manifest, field) for field in ("family", "num_layers", "d_model")}
@@ -79,10 +71,10 @@ def keep(
         commit=base.commit,
         uncommitted=base.uncommitted,
         date=base.date,
-        params=base.params | params,
+        params=base.params | task.params,
         model=manifest,
         data=data_of(lock, summaries),
-        timings=(earlier.timings if earlier else {}) | timings_of(slug, [*lock, *_trained(revision)]),
+        timings={stage: took for stage, took in (earlier.timings if earlier else {}).items() if stage in lock} | timings_of(task.name),
         search=search,
     )
     kept = {path.stem: path.read_bytes() for path in (folder / CELLS).glob("*.json")}
@@ -158,13 +150,6 @@ def _show(revision: str, path: str | Path) -> bytes:
 
 def _lock(content: bytes) -> dict[str, Any]:
     return YAML(typ="safe", pure=True).load(content.decode())["stages"]
-
-
-def _trained(revision: str) -> list[str]:
-    """Return the stages of the second half that have a result in a commit."""
-    path = "tranyu/dvc.lock"
-    there = git("ls-tree", "--name-only", revision, path).strip()
-    return [f"tranyu/dvc.yaml:{name}" for name in _lock(_show(revision, path))] if there else []
 
 
 def _manifest(revision: str) -> ModelManifest:
