@@ -267,7 +267,7 @@ class TestUse:
         assert "model.name is as it was" in printed
 
     def test_of_a_search_it_writes_what_was_chosen_on_top_of_what_it_extends(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write("search", "what: x\nextends: [good]\nparams: {edit.num_facts: 3}\nsearch: {vectors.clamp: [2, 4]}\n")
+        write("search", "what: x\nextends: [good]\nparams: {grid.methods: [memit]}\nsearch: {vectors.clamp: [2, 4]}\n")
         write("after", "what: x\nextends: [search]\nparams: {edit.num_facts: 5}\n")
         with pytest.raises(ValueError, match=r"runs/search\.yaml: the search has not chosen yet; `xledit run search` first"):
             named.read("after")

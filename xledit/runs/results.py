@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from ruamel.yaml import YAML
@@ -20,7 +20,6 @@ from xledit.storage import read_json, write_bytes, write_json
 MANIFEST = Path("artifacts/model.json")
 # what a dependency of a stage is, if not data
 CODE = ("stages", "xledit", "reports", "docs", str(RESULTS))
-T = TypeVar("T")
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +139,7 @@ def _default() -> RunCells:
 
 
 def _what_counts(record: RunRecord) -> RunRecord:
-    return msgspec.structs.replace(record, what="", commit=None, uncommitted=None, date=None, timings={})
+    return msgspec.structs.replace(record, commit=None, uncommitted=None, date=None, timings={})
 
 
 def _show(revision: str, path: str | Path) -> bytes:
