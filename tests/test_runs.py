@@ -193,6 +193,12 @@ class TestExtends:
         assert run.skip == {"memit-zh": "why"}
         assert run.model is not None and run.model.hub == "someone/model"
 
+    def test_other_layers_than_the_rules_are_another_runs_business(self, project: Path) -> None:
+        rule = MODEL.replace("published", "rule").replace("[4, 5]", "[7, 8, 9, 10, 11, 12]")
+        write("model", rule)
+        write("other", "what: x\nextends: [model]\nparams: {edit.layers: [3]}\n")
+        assert check("other", TREE).params["edit.layers"] == [3]
+
     def test_a_setting_after_its_section_is_set_after_it(self, project: Path) -> None:
         write("section", f"what: x\nparams: {{vectors: {TREE['vectors'] | {'steps': 1}}}}\n")
         write("again", "what: x\nextends: [section]\nparams: {vectors.steps: 3}\n")

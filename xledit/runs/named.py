@@ -121,7 +121,7 @@ def check(name: str, tree: dict[str, Any]) -> NamedRun:
     if strange:
         raise ValueError(f"{file}: skip: {strange[0]}: no such cell; there are {', '.join(grid.cells)}")
     wanted = recommended_layers(run.model.num_layers) if run.model else []
-    if run.basis == "rule" and run.params.get(LAYERS) != wanted:
+    if _load(name).basis == "rule" and run.params.get(LAYERS) != wanted:  # a run that extends it may say otherwise
         raise ValueError(f"{file}: {LAYERS} is {run.params.get(LAYERS)}, and the rule says {wanted}; change one or the basis")
     if run.search:
         _check_search(run, grid, tree, file)
