@@ -429,6 +429,7 @@ def test_runs_are_kept_a_failed_one_is_told_and_a_rerun_changes_no_byte(toy: Toy
     done = toy.xledit("run", "a", "b", "--jobs", "2")
     assert done.returncode == 1
     assert "no such layer as 40" in done.stdout and "not kept: b" in done.stdout
+    assert "model took 1.5 s" in done.stdout
     assert (toy.root / "params.yaml").read_bytes() == before
     assert set(toy.run("git", "status", "--porcelain").stdout.split()) == {"??", "results/", "runs/"}
     folder = toy.root / "results" / "a"

@@ -83,8 +83,7 @@ def end_of_log(name: str) -> str:
 def timings_of(name: str) -> dict[str, Timing]:
     """Return what stages took in an experiment, or in an earlier try of it that was killed; the last time of each counts."""
     slug, end = _parts(name)
-    lines = [line for path in sorted(TIMES.glob(f"{slug}-{STARTED}{end}.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {timing.stage: timing for timing in (msgspec.json.decode(line, type=Timing) for line in lines)}
+    return {timing.stage: timing for path in sorted(TIMES.glob(f"{slug}-{STARTED}{end}.jsonl")) for timing in _read(path)}
 
 
 def forget_timings(name: str) -> None:
@@ -129,6 +128,12 @@ def _lines(text: str) -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
+def _read(path: Path) -> list[Timing]:
+    """Return what stages took, one after the other, without a line that is being written."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [msgspec.json.decode(line, type=Timing) for line in lines]
+
+
 def _parts(name: str) -> tuple[str, str]:
     """Return what the name of an experiment begins and ends with, around the time at which it was started."""
     found = re.fullmatch(r"(.+)-\d{14}(|-\d+)", name)
@@ -147,6 +152,7 @@ def _queue() -> tuple[dict[str, str], int]:
 def _wait(names: Sequence[str], poll: float) -> dict[str, str]:
     """Return the last state of each experiment once all have ended. Those that nothing works on any more are "Lost"."""
     known: dict[str, str] = {}
+    told = dict.fromkeys(names, 0)
     idle = 0
     while True:
         tasks, workers = _queue()
@@ -154,6 +160,9 @@ def _wait(names: Sequence[str], poll: float) -> dict[str, str]:
         for name, state in states.items():
             if state != known.get(name):
                 log.info("%s: %s", name, state)
+            for timing in _read(TIMES / f"{name}.jsonl")[told[name] :]:
+                log.info("%s: %s took %.1f s", name, timing.stage, timing.wall_s)
+                told[name] += 1
         known, open_states = states, set(states.values()) - set(FINISHED)
         idle = idle + 1 if not workers or open_states == {"Lost"} else 0
         if not open_states:
