@@ -389,6 +389,16 @@ def test_data_are_what_the_runs_stages_read_and_none_has_made() -> None:
     assert results.data_of(lock, ["memit-zh"]) == {path: path[::-1] for path in ("artifacts/other/text.txt", "data/facts")}
 
 
+def test_settings_are_those_that_the_runs_stages_have_read() -> None:
+    lock = {
+        "prepare": {"params": {"params.yaml": {"data": {"split": "dev", "probes": {"near": 1}}, "edit.num_facts": 3}}},
+        "apply@memit-zh": {"params": {"params.yaml": {"edit": {"layers": [1]}}}},
+        "apply@rome-zh": {"params": {"params.yaml": {"edit": {"layers": [2]}}}},
+        "report": {},
+    }
+    assert results.params_of(lock, ["memit-zh"]) == {"data.split": "dev", "data.probes.near": 1, "edit.num_facts": 3, "edit.layers": [1]}
+
+
 def test_changed_files_are_told_and_unknown_ones_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -533,7 +543,7 @@ def test_runs_of_the_real_pipeline(tiny_project: TinyProject, tmp_path: Path) ->
     for cell in found["four"].cells:
         assert (cell.num_facts, [check.num_facts for check in cell.checks]) == (4, [0, 2, 4])
     four_record, best = found["four"].record, found["best"].record.search
-    assert four_record.timings.keys() >= {"prepare", "vectors@zh", "apply@memit-zh", "apply@memit-mixed"}
+    assert four_record.timings.keys() >= {"prepare", "vectors@zh", "apply@memit-zh"}
     assert four_record.model is not None and four_record.model.num_layers == 4
     assert four_record.data is not None and "data/benchmark" in four_record.data
     assert best is not None and [trial.state for trial in best.trials] == ["Success", "Success"]
@@ -546,6 +556,8 @@ def test_runs_of_the_real_pipeline(tiny_project: TinyProject, tmp_path: Path) ->
         *(f"?? runs/{name}.yaml" for name in found),
     }
     project.run(sys.executable, "-m", "xledit.cli", "use", "best")
+    # the default's settings are those that its results came from
     said = project.run(sys.executable, "-m", "xledit.cli", "compare", "four", "default").stdout
+    assert "edit.layers" not in said
     assert "setting edit.num_facts: 4 | 8" in said
     assert "setting edit.batch_size: 2 | None" in said

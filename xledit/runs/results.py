@@ -115,25 +115,36 @@ def geometry_of(revision: str, methods: Iterable[str]) -> list[UpdateGeometry]:
 
 def data_of(lock: dict[str, Any], cells: Iterable[str]) -> dict[str, str]:
     """Return the MD5 of all that a run's stages read and none has made, code apart, by path, from the stages of a dvc.lock."""
-    of_run = {name: stage for name, stage in lock.items() if "@" not in name or name.split("@")[1] in cells}
     made = {out["path"] for stage in lock.values() for out in stage.get("outs", ())}
-    found = {dep["path"]: dep.get("md5") for stage in of_run.values() for dep in stage.get("deps", ()) if dep["path"] not in made}
+    found = {dep["path"]: dep.get("md5") for stage in _stages(lock, cells) for dep in stage.get("deps", ()) if dep["path"] not in made}
     return {path: md5 for path, md5 in sorted(found.items()) if md5 and path.split("/")[0] not in CODE and not path.endswith(".lock")}
 
 
+def params_of(lock: dict[str, Any], cells: Iterable[str]) -> dict[str, Any]:
+    """Return the settings that a run's stages have read, by dotted key, from the stages of a dvc.lock."""
+    read = [stage.get("params", {}).get(str(PARAMS), {}) for stage in _stages(lock, cells)]
+    return {key: value for values in read for key, value in flat(values).items()}
+
+
+def _stages(lock: dict[str, Any], cells: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the stages but for those of other cells."""
+    return [stage for name, stage in lock.items() if "@" not in name or name.split("@")[1] in cells]
+
+
 def _default() -> RunCells:
-    base = baseline()
+    """Return what reports/ holds, with the settings that dvc.lock says it is from: params.yaml may have changed since."""
     lock = _lock(Path("dvc.lock").read_bytes())
     summaries = [read_json(path, CellSummary) for path in sorted(Path("reports/cells").glob("*.json"))]
+    cells = [f"{cell.method}-{cell.edit}" for cell in summaries]
     record = RunRecord(
         name=DEFAULT,
         what="The run of params.yaml",
-        commit=base.commit,
-        uncommitted=base.uncommitted,
+        commit=git("log", "-1", "--format=%H", "--", "dvc.lock").strip(),
+        uncommitted=uncommitted(),
         date=None,
-        params=base.params,
+        params=params_of(lock, cells),
         model=read_json(MANIFEST, ModelManifest) if MANIFEST.exists() else None,
-        data=data_of(lock, [f"{cell.method}-{cell.edit}" for cell in summaries]),
+        data=data_of(lock, cells),
     )
     return RunCells(record=record, cells=tuple(summaries))
 
