@@ -137,14 +137,18 @@ def _settings(record: RunRecord, methods: set[str]) -> dict[str, Any] | None:
     if record.params is None or record.commit is None:
         return record.params
     try:
-        tree = params_at(record.commit)
+        values = flat(params_at(record.commit))
     except ValueError:
-        return flat(record.params)
-    values = flat(tree | {"methods": {name: of for name, of in tree.get("methods", {}).items() if name in methods}, "tranyu": {}})
+        values = {}
     for key, value in record.params.items():
         others = {name: other for name, other in values.items() if not name.startswith(f"{key}.")}
         values = others | flat({key: value})
-    return values
+    return {key: value for key, value in values.items() if _matters(key, methods)}
+
+
+def _matters(key: str, methods: set[str]) -> bool:
+    section, _, rest = key.partition(".")
+    return section != "tranyu" and (section != "methods" or rest.split(".")[0] in methods)
 
 
 def _differing(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, tuple[Any, Any]]:
