@@ -19,7 +19,7 @@ repro: $(READY)  ## run the pipeline and print the headline table
 
 tranyu: $(TRAINING)  ## train the multilingual model from scratch, edit facts in it, and print what crossed
 	dvc repro tranyu/dvc.yaml
-	python -m tools.study tranyu --uncommitted
+	xledit run tranyu
 
 test: $(DEV) lint  ## every check and every test
 	$(PYTEST)
@@ -36,7 +36,7 @@ lint: $(DEV)
 	python -m tools.readme --check
 
 audit: $(READY)  ## hold our own benchmark against every rule, write reports/audit.json
-	python -m tools.audit
+	xledit audit
 
 verify: $(READY)  ## re-hash every output against dvc.lock
 	python -m tools.verify

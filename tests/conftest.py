@@ -17,9 +17,7 @@ from jaxtyping import install_import_hook
 from ruamel.yaml import YAML
 
 import tests.typechecking  # noqa: F401 (the hook looks it up by name)
-from tools.overlay import set_params
-from xledit.reporting.studies import Study
-from xledit.storage import write_json
+from xledit.runs.settings import set_params
 
 # the modules that pass tensors on, before any of them is imported
 CHECKED = ["xledit.editing", "xledit.evaluation", "xledit.geometry", "xledit.interpret", "xledit.models"]
@@ -177,13 +175,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("tiny_project"))
 
 
-def write_study(folder: Path) -> None:
-    """Write what a study leaves, here one of no cells, for the report to read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    study = Study(name="none", what="A study of nothing", commit="0" * 40, date="2026-11-23", params={}, timings={})
-    write_json(folder / "none.json", study)
-
-
 @pytest.fixture(scope="session")
 def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     """A copy of this project that has run on a tiny random model. About two minutes, once; leave it as you found it."""
@@ -201,7 +192,6 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     shutil.rmtree(root / "tranyu")  # the first half is a project by itself; tests of the second have their own
     remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
-    write_study(root / "docs" / "results")
     project.commit("The project, on a tiny model")
     project.dvc("repro")
     project.commit("Its results")

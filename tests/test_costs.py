@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT
 from tests.test_pretrain import FSDP
-from tools import size
+from xledit import cli
 from xledit.models.fuxitranyu import FuxiTranyuConfig
 from xledit.params import section
+from xledit.runs import named, sizes
+from xledit.runs.settings import read_params, read_yaml, set_params
 from xledit.training.catalog import NATURAL, PROGRAMMING
 from xledit.training.corpus import CorpusParams
 from xledit.training.costs import Architecture, Device, costs
 from xledit.training.mixture import Mixture
 from xledit.training.pretrain import PretrainParams, operations_per_token, rows_per_step
 
-SIZES = sorted(path.stem for path in (ROOT / size.SIZES).glob("*.yaml"))
+SIZES = ["8b", "small"]
 SMALL = Architecture(vocabulary=700, hidden_size=32, intermediate_size=48, num_hidden_layers=3, context=64)
 DEVICE = Device(name="x", peak_flops=1e12, share_of_peak=0.5, memory=1e9, number=4)
 PAPER = Architecture(vocabulary=250_680, hidden_size=4096, intermediate_size=16_384, num_hidden_layers=30, context=4096)
@@ -33,7 +36,7 @@ PAPER = Architecture(vocabulary=250_680, hidden_size=4096, intermediate_size=16_
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "settings", tmp_path / "settings")
+    shutil.copytree(ROOT / named.RUNS, tmp_path / named.RUNS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -86,14 +89,14 @@ def test_logits_take_what_is_said_while_the_loss_is_backward() -> None:
 
 
 def test_several_gpus_share_a_run_as_the_two_processes_of_the_tests_do() -> None:
-    arguments = launch_command_parser().parse_args(["--config_file", str(ROOT / size.SIZES / "launch" / "fsdp2.yaml"), "x.py"])
+    arguments = launch_command_parser().parse_args(["--config_file", str(ROOT / named.RUNS / "tranyu-launch" / "fsdp2.yaml"), "x.py"])
     environment = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
     assert {name: environment.get(name) for name in FSDP} == FSDP
 
 
 def test_the_shares_of_the_8b_size_are_the_papers() -> None:
-    ratios = size.read_size("8b").sections["mixture"]["ratios"]
-    named = sum(row.share for row in NATURAL.values() if row.share)
+    ratios = read_yaml(ROOT / named.RUNS / "8b.yaml")["params"]["tranyu.mixture"]["ratios"]
+    with_share = sum(row.share for row in NATURAL.values() if row.share)
     gigabytes = sum(row.gigabytes for row in PROGRAMMING.values())
     code = sum(ratios[name] for name in PROGRAMMING)
     assert ratios.keys() == NATURAL.keys() | PROGRAMMING.keys()
@@ -102,7 +105,7 @@ def test_the_shares_of_the_8b_size_are_the_papers() -> None:
     for name, row in NATURAL.items():
         if row.share:
             assert ratios[name] / sum(ratios[each] for each, other in NATURAL.items() if other.share) == pytest.approx(
-                row.share / named, abs=1e-3
+                row.share / with_share, abs=1e-3
             )
     assert len({ratios[name] for name, row in NATURAL.items() if not row.share}) == 1
 
@@ -112,32 +115,48 @@ def test_a_size_fits_the_settings_and_its_devices(name: str, project: Path) -> N
     from stages.training.corpus import Sources
     from stages.training.pretrain import ArchitectureParams, RunParams
 
-    size.main(name)
+    size = named.read(name)
+    set_params(project, size.params)
     run, params = section("tranyu.run", RunParams), section("tranyu.pretrain", PretrainParams)
     architecture = section("tranyu.architecture", ArchitectureParams)
     section("tranyu.corpus", CorpusParams)
     mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
     sources = section("tranyu.sources", Sources)
     assert [row.language for row in sources.rows] == list(run.languages)
-    assert {row.limit for row in sources.rows} == {size.read_size(name).limit}
+    assert {row.limit for row in sources.rows} == {size.limit}
     assert len(run.languages) == 43 + 16
     assert sum(mixture.tokens_per_language(dict.fromkeys(run.languages, run.tokens), run.tokens).values()) == run.tokens
     assert len(rows_per_step(run.tokens // architecture.context, architecture.context, params)) > params.checkpoints
-    device = size.read_size(name).device
+    device = size.device
+    assert device is not None
     assert run.peak_flops == device.peak_flops
     assert params.batch_tokens % (architecture.context * params.micro_batch * device.number) == 0
-    found = size.costs_of(size.read_size(name), size.read_params())
+    found = sizes.costs_of(device, read_params())
     assert found.state_bytes + found.activation_bytes + found.logit_bytes < 0.8 * device.memory
 
 
 def test_the_8b_size_is_the_papers(project: Path) -> None:
-    size.main("8b")
-    assert size.architecture_of(size.read_params()) == PAPER
+    set_params(project, named.read("8b").params)
+    assert sizes.architecture_of(read_params()) == PAPER
 
 
-def test_an_unknown_size_lists_the_known_ones_and_a_faulty_one_is_named(project: Path) -> None:
-    with pytest.raises(ValueError, match=r"settings/tranyu/huge\.yaml: no such size; known: 8b, small"):
-        size.read_size("huge")
-    (project / size.SIZES / "huge.yaml").write_text("what: x\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"settings/tranyu/huge\.yaml: .*device"):
-        size.read_size("huge")
+def test_every_size_says_what_it_is_meant_for_and_is_of_the_second_half(project: Path) -> None:
+    found = {name: run for name in named.names() for run in [named.read(name)] if run.device}
+    assert list(found) == SIZES
+    assert {run.pipeline for run in found.values()} == {"tranyu/dvc.yaml"}
+
+
+def test_using_a_size_prints_what_it_costs(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["xledit", "use", "8b"])
+    cli.main()
+    printed = capsys.readouterr().out
+    assert "parameters                      8,094,724,096" in printed
+    assert "tranyu.sources: changed" in printed
+
+
+@pytest.mark.parametrize("file", ["none.yaml", "../8b.yaml"])
+def test_sources_are_a_file_of_theirs(file: str, project: Path) -> None:
+    path = project / named.RUNS / "small.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("rows: hub.yaml", f"rows: {file}"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"runs/small\.yaml: tranyu\.sources\.rows: .*: no such file in .*; known: hub\.yaml"):
+        named.read("small")

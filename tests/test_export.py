@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools import export as tool
+from xledit import cli
 from xledit.benchmark.export import MERGED, clm_rows, counterfact_rows
+from xledit.benchmark.prepared import read_facts
 from xledit.datasets import clm_bench, counterfact
 from xledit.datasets.clm_bench import FILE_OF
 from xledit.records import EditRequest, FactRecords, Probe
@@ -165,12 +166,12 @@ def prepared(tmp_path: Path) -> Path:
 
 
 def run(prepared: Path, to: str) -> Path:
-    tool.main(to=to, out=prepared / "out", **{name: prepared / name for name in ("requests", "rewordings", "probes")})  # pyright: ignore
+    cli.export(to=to, out=prepared / "out", artifacts=prepared)  # pyright: ignore[reportArgumentType]
     return prepared / "out"
 
 
 def test_the_command_reads_what_prepare_wrote(prepared: Path) -> None:
-    facts = tool.read_facts(prepared / "requests", prepared / "rewordings", prepared / "probes")
+    facts = read_facts(prepared / "requests", prepared / "rewordings", prepared / "probes")
     assert facts == [msgspec.structs.replace(FACTS[0], rewordings={}), FACTS[1]]
 
 
@@ -190,4 +191,4 @@ def test_the_command_says_what_is_missing(prepared: Path) -> None:
     with pytest.raises(ValueError, match=r"probes/zh\.json: not found"):
         run(prepared, "counterfact")
     with pytest.raises(ValueError, match="has no requests"):
-        tool.read_facts(prepared / "nothing", prepared, prepared)
+        read_facts(prepared / "nothing", prepared, prepared)

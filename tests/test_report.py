@@ -26,7 +26,7 @@ from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry,
 from xledit.manifest import Family, ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, glossary, page, sentences, tables
-from xledit.reporting.studies import Study
+from xledit.reporting.runs import Study
 from xledit.storage import read_json, write_json
 
 LANGUAGES, METHODS, EDITS, LAYERS = ("zh", "en"), ("memit", "alphaedit"), ("zh", "en", "mixed"), (6, 7, 8, 9)

@@ -10,9 +10,7 @@ import pytest
 
 from tests.conftest import TINY, Project, environment, new_project, read_json, remove_results, set_params
 from tests.tiny import save_tiny
-from xledit.evaluation.summary import CellSummary
-from xledit.reporting.studies import Study as StudyResult
-from xledit.storage import read_json as read_struct
+from xledit.reporting.runs import read
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tranyu_project")]
 PIPELINE = "tranyu/dvc.yaml"
@@ -161,15 +159,18 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(trained: Project, tmp
 
 def test_the_first_half_edits_the_last_checkpoint_of_an_uncommitted_run(trained: Project, tmp_path: Path) -> None:
     project = trained.copy(tmp_path / "project")
-    (project.root / "studies/edits.yaml").write_text(EDITS, encoding="utf-8")
+    (project.root / "runs/edits.yaml").write_text(EDITS, encoding="utf-8")
     # as where another machine's floats have given another model than the committed one
-    project.run("git", "rm", "--quiet", "--cached", "tranyu/dvc.lock")
-    project.run("git", "commit", "--quiet", "--message", "No lock")
-    said = project.run("python", "-m", "tools.study", "edits", "--uncommitted").stdout
-    assert f"Running stage '{PIPELINE}:pretrain'" not in said
+    lock = project.root / "tranyu/dvc.lock"
+    mine = lock.read_bytes()
+    lock.write_text("schema: '2.0'\nstages: {}\n", encoding="utf-8")
+    project.commit("Another lock")
+    lock.write_bytes(mine)
+    said = project.run("python", "-m", "xledit.cli", "run", "edits").stdout
     assert "Net transfer of the preference" in said
-    study = read_struct(project.root / "docs/results/edits.json", StudyResult)
-    assert {"studies/edits.yaml", "tranyu/dvc.lock"} <= set(study.changed)
-    cells = {path.stem: read_struct(path, CellSummary) for path in (project.root / "docs/results/edits").iterdir()}
-    assert cells.keys() == {"memit-zh", "memit-en"}
-    assert all(cell.num_facts == 6 for cell in cells.values())
+    found = read(project.root / "results/edits")
+    assert found.record.uncommitted == ("tranyu/dvc.lock",)
+    assert not any("pretrain" in stage for stage in found.record.timings), "it is not trained again"
+    assert {(cell.edit, cell.num_facts) for cell in found.cells} == {("zh", 6), ("en", 6)}
+    assert found.record.data is not None
+    assert {"artifacts/tranyu/edits.json", f"artifacts/tranyu/tiny/checkpoint-{CHECKPOINTS}"} <= found.record.data.keys()

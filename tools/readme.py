@@ -1,7 +1,7 @@
 """Write the tables of the README and of docs/scale.md from the results they show, or with ``--check`` fail when they differ.
 
 A table stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per method and edit (``cells``,
-``kinds``, ``groups``), the file of a study (``best``, ``collapse``), the one that `make audit` writes (``audit``), or one of
+``kinds``, ``groups``), the folder of a run (``best``, ``collapse``), the file that `make audit` writes (``audit``), or one of
 reports/tranyu: pretrain.json (``mixture``), tokenizer.json (``fertility``), recall.json (``recall``), or the folder of the sizes
 that it can have (``costs``).
 """
@@ -12,13 +12,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tools import size
-from tools.overlay import read_params
 from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
-from xledit.reporting import studies, training_tables
+from xledit.reporting import runs, training_tables
 from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
+from xledit.runs import named, settings, sizes
 from xledit.storage import read_json, write_bytes
 from xledit.training import catalog
 from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status
@@ -75,29 +74,29 @@ def groups_table(folder: Path) -> list[list[str]]:
 
 
 def best_table(path: Path) -> list[list[str]]:
-    """Return for each edit of a study which method is best in each column, and its number."""
-    rows = studies.method_rows(studies.read(path))
+    """Return for each edit of a run which method is best in each column, and its number."""
+    rows = runs.method_rows(runs.read(path))
     units: dict[str, float] = dict.fromkeys(shown_in("compared"), 100)
-    columns = (*units, "transfer", *studies.LESS)
+    columns = (*units, "transfer", *runs.LESS)
     table = []
     for edit in dict.fromkeys(row.edit for row in rows):
         cells = []
         for column in columns:
-            method = studies.best(rows, edit, column)
-            value = next((studies.value_of(row, column) for row in rows if (row.method, row.edit) == (method, edit)), math.nan)
+            method = runs.best(rows, edit, column)
+            value = next((runs.value_of(row, column) for row in rows if (row.method, row.edit) == (method, edit)), math.nan)
             cells.append(f"{method} {units.get(column, 1) * value:.{0 if column in units else 2}f}" if method else "")
         table.append([edit, *cells])
     return [["edit", *map(_spaced, columns)], *table]
 
 
 def collapse_table(path: Path) -> list[list[str]]:
-    """Return how each method of a study of many batches ended: facts stored, recall, perplexity, largest norm."""
+    """Return how each method of a run of many batches ended: facts stored, recall, perplexity, largest norm."""
     rows = []
-    for cell in studies.read(path).sequences:
+    for cell in runs.read(path).sequences:
         last = cell.checks[-1]
         kept = "" if last.kept is None else f"{100 * last.kept:.0f}"
         norm = max((norm for norm in last.weight_norms.values() if norm is not None), default=math.nan)
-        perplexity = ", ".join(f"{code} × {ratio:.1f}" for code, ratio in studies.perplexity_ratios(cell.checks).items())
+        perplexity = ", ".join(f"{code} × {ratio:.1f}" for code, ratio in runs.perplexity_ratios(cell.checks).items())
         ended = "collapsed" if last.collapsed else "stands"
         rows.append([cell.method, cell.edit, str(last.num_facts), ended, f"{100 * last.fresh:.0f}", kept, perplexity, f"{norm:.2f}"])
     return [["method", "edit", "facts stored", "then", "newest recalled", "earlier recalled", "perplexity", "largest norm"], *rows]
@@ -163,13 +162,14 @@ def recall_table(path: Path) -> list[list[str]]:
 
 
 def costs_table(folder: Path) -> list[list[str]]:
-    """Return what the sizes of a folder cost, side by side."""
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    columns = []
-    for name in names:
-        found = size.read_size(name)
-        columns.append(size.rows(found, {"tranyu": read_params()["tranyu"] | found.sections}))
-    return [["", *names], *([rows[0][0], *(row[1] for row in rows)] for rows in zip(*columns, strict=True))]
+    """Return what the runs of a folder that name a device cost, side by side."""
+    found = {path.stem: named.read(path.stem) for path in sorted(folder.glob("*.yaml"))}
+    tables = {
+        name: sizes.rows(run.device, settings.check_values(run.params, settings.read_params(), str(named.path_of(name))))
+        for name, run in found.items()
+        if run.device
+    }
+    return [["", *tables], *([rows[0][0], *(row[1] for row in rows)] for rows in zip(*tables.values(), strict=True))]
 
 
 def _recalled(found: training_tables.RecallRow, status: Status) -> str:

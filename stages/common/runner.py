@@ -14,7 +14,8 @@ import msgspec
 import typer
 from tqdm import tqdm
 
-# a file to which stages add what they took (seconds by the clock and of the processor, with loading), one JSON a line
+# a file to which stages add what they took (seconds by the clock and of the processor, with loading), one JSON a line; a variable in
+# its name ($DVC_EXP_NAME) is replaced
 TIMINGS = "XLEDIT_TIMINGS"
 
 log = logging.getLogger("xledit")
@@ -24,25 +25,32 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 def run(command: Callable[..., None]) -> None:
     """Run a stage's command as a script: exit 1 with one readable line on bad input, a full disk or a failed solve."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     started = time.perf_counter()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
-    try:
+    with readable_errors():
         app(standalone_mode=False)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    wall_s, cpu_s = round(time.perf_counter() - started, 2), round(usage.ru_utime + usage.ru_stime, 2)
+    log.info("done in %.1f s, %.1f CPU s, %.1f GB at most", wall_s, cpu_s, usage.ru_maxrss / 2**20)
+    if TIMINGS in os.environ:
+        took = {"stage": os.environ.get("DVC_STAGE", sys.argv[0]), "wall_s": wall_s, "cpu_s": cpu_s}
+        with Path(os.path.expandvars(os.environ[TIMINGS])).open("ab") as file:
+            file.write(msgspec.json.encode(took) + b"\n")
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Exit 1 with one readable line on bad input, a full disk or a failed solve."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        yield
     except USAGE_ERROR as error:
         log.error("error: %s", error.format_message())
         raise SystemExit(1) from error
     except (ValueError, OSError) as error:
         log.error("error: %s", error)
         raise SystemExit(1) from error
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    wall_s, cpu_s = round(time.perf_counter() - started, 2), round(usage.ru_utime + usage.ru_stime, 2)
-    log.info("done in %.1f s, %.1f CPU s, %.1f GB at most", wall_s, cpu_s, usage.ru_maxrss / 2**20)
-    if TIMINGS in os.environ:
-        took = {"stage": os.environ.get("DVC_STAGE", sys.argv[0]), "wall_s": wall_s, "cpu_s": cpu_s}
-        with Path(os.environ[TIMINGS]).open("ab") as file:
-            file.write(msgspec.json.encode(took) + b"\n")
 
 
 def wrote(*paths: Path) -> None:

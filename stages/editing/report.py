@@ -13,7 +13,7 @@ from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.manifest import ModelManifest
 from xledit.params import section
 from xledit.records import Audit
-from xledit.reporting import figures, page, studies, tables
+from xledit.reporting import figures, page, runs, tables
 from xledit.storage import read_json, write_bytes, write_json
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def main(
     reports: Annotated[Path, typer.Option(help="folder")],
     artifacts: Annotated[Path, typer.Option(help="folder with the model's manifest and the tokens")],
-    results: Annotated[Path, typer.Option(help="folder that tools/study.py writes")],
+    results: Annotated[Path, typer.Option(help="folder that `xledit run` writes")],
 ) -> None:
     languages, methods = section("grid.languages", tuple[str, ...]), methods_of_the_grid()
     cells = read_cells(reports / "cells")
@@ -42,7 +42,7 @@ def main(
         cells=cells,
         vectors=read_json(vectors, list[VectorGeometry]),
         updates=updates,
-        studies=studies.read_all(results),
+        others=runs.read_all(results),
     )
     index, figure = reports / "index.html", reports / "transfer.svg"
     write_bytes(index, page.render(found).encode())

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry, VectorGeometry
-from xledit.reporting.studies import perplexity_ratios
+from xledit.reporting.runs import perplexity_ratios
 from xledit.reporting.tables import known, matrix, over_layers, pair_names
 
 WIDTH = 4.4  # inches: at the width of a phone its text is still about 11 pixels high

@@ -16,7 +16,7 @@ from xledit.languages import LANGUAGES
 from xledit.manifest import ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, sentences, tables
-from xledit.reporting import studies as study_tables
+from xledit.reporting import runs as run_tables
 from xledit.reporting.glossary import measures, others
 
 TEMPLATE = "report.html.j2"
@@ -37,7 +37,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cells: Sequence[CellSummary]
     vectors: Sequence[VectorGeometry]
     updates: Mapping[str, Sequence[UpdateGeometry]]
-    studies: Sequence[study_tables.StudyCells] = ()
+    others: Sequence[run_tables.RunCells] = ()
 
 
 def render(run: Run) -> str:
@@ -51,7 +51,7 @@ def render(run: Run) -> str:
         objects={what: text for what, text in sentences.WHAT.items() if any(row.what == what for row in run.vectors)},
         figures=_figures(run),
         sentences=sentences,
-        studies=study_tables,
+        runs=run_tables,
         tables=tables,
         num_examples=NUM_EXAMPLES,
         measures=measures(),
@@ -89,10 +89,11 @@ def _figures(run: Run) -> dict[str, Markup]:
     for what in dict.fromkeys(row.what for row in run.vectors):
         label = f"{what}: centred cosine by layer beside the nulls; the table below has the numbers"
         found[f"cosines-{what}"] = figures.inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
-    for study in run.studies:
-        if study.sequences:
-            label = f"{study.study.what}: recall, perplexity and weight norm by number of facts stored; docs/results has the numbers"
-            found[f"sequence-{study.study.name}"] = figures.inline(figures.sequence(study.sequences), f"sequence-{study.study.name}", label)
+    for other in run.others:
+        if other.sequences:
+            name = f"sequence-{other.record.name}"
+            label = f"{other.record.what}: recall, perplexity and weight norm by number of facts stored; results/ has the numbers"
+            found[name] = figures.inline(figures.sequence(other.sequences), name, label)
     label = "facts by domain and split; the README of the benchmark and reports/audit.json have the numbers"
     found["domains"] = figures.inline(figures.domains(run.benchmark.benchmark.domains), "domains", label)
     return {name: Markup(svg) for name, svg in found.items()}

@@ -10,7 +10,7 @@ from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
 from xledit.languages import LANGUAGES
-from xledit.reporting.studies import perplexity_ratios
+from xledit.reporting.runs import perplexity_ratios
 from xledit.reporting.tables import Measured, above_null, measured, over_layers
 
 Verdict = Literal["undefined", "no interval", "not told from zero", "crosses", "arrives whole", "pushes away"]

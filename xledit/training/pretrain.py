@@ -7,7 +7,7 @@ step is an index, and the Trainer's own resuming is exact for batches of any siz
 Pickle: the Trainer keeps optimizer, schedule and random state as torch files and reads them with ``weights_only=True``, which runs
 nothing. accelerate's sharded FSDP checkpoints are read with plain pickle and refused here. Nothing of the kind is handed on.
 
-Several processes: ``accelerate launch`` (FSDP2: settings/tranyu/launch/fsdp2.yaml) or ``torchrun``, both with FULL_STATE_DICT.
+Several processes: ``accelerate launch`` (FSDP2: runs/tranyu-launch/fsdp2.yaml) or ``torchrun``, both with FULL_STATE_DICT.
 ``work`` must be one folder for all of them. Random numbers (dropout) then depend on the number of processes, windows do not.
 """
 

@@ -1,0 +1,141 @@
+"""`xledit`: runs by name, and what they left side by side. docs/runs.md has the idea; each command imports what it needs."""
+
+import signal
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from stages.common.runner import readable_errors, wrote
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+Name = Annotated[str, typer.Argument(help="a file of runs/, without .yaml")]
+
+
+@app.command("runs")
+def list_runs() -> None:
+    """List all runs: what each is, what its settings rest on, and whether its results are here."""
+    from xledit.reporting.runs import RECORD, RESULTS
+    from xledit.reporting.tables import aligned
+    from xledit.runs import named
+
+    rows = [["name", "results", "basis", "what"]]
+    for name in named.names():
+        run = named.read(name)
+        rows.append([name, "kept" if (RESULTS / name / RECORD).exists() else "-", run.basis or "-", run.what])
+    typer.echo(aligned(rows))
+
+
+@app.command()
+def run(
+    names: Annotated[list[str], typer.Argument(help="files of runs/, without .yaml")],
+    jobs: Annotated[int, typer.Option(help="experiments at a time", min=1)] = 1,
+    poll: Annotated[float, typer.Option(help="seconds between looks at the queue")] = 5.0,
+) -> None:
+    """Run through DVC's queue, beside the default run, and keep the results in results/NAME. A search tries and chooses."""
+    from xledit.reporting import runs, sentences, tables
+    from xledit.runs.execute import execute
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for planned, found in execute(names, jobs, poll):
+            if found:
+                typer.echo(f"{planned.name} chose {found.chosen}, by {found.rule}; `xledit use {planned.name}` writes it into params.yaml")
+            cells = runs.read(runs.RESULTS / planned.name).cells
+            if cells:
+                typer.echo("\n".join([tables.aligned(tables.headline(cells)), *sentences.overall(cells)]))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@app.command()
+def use(name: Name) -> None:
+    """Write a run's settings into params.yaml, comments and order kept; `git checkout params.yaml` leads back."""
+    from xledit.reporting.tables import aligned
+    from xledit.runs import named, settings, sizes
+
+    run, values = named.check(name, settings.read_params()), named.passed_on(name)
+    changed = settings.set_params(Path(), values)
+    typer.echo(f"{name}: {run.what}" + (f"; {run.basis}: {run.source}" if run.basis else ""))
+    shown = [f"{key}: {old} -> {new}" if len(f"{old}{new}") <= 200 else f"{key}: changed" for key, (old, new) in changed.items()]
+    typer.echo("\n".join(shown) or "nothing changed")
+    if run.model and not {"model", "model.name"} & values.keys():
+        typer.echo("model.name is as it was: set it, with model.files or model.revision, to the copy of the model that you have")
+    if run.device:
+        typer.echo(aligned(sizes.rows(run.device, settings.read_params())))
+
+
+@app.command()
+def check() -> None:
+    """Hold every run against params.yaml, the types that read it and the facts of its model."""
+    from xledit.params import PARAMS
+    from xledit.runs import named, settings
+
+    tree, all_names = settings.read_params(), named.names()
+    for name in all_names:
+        named.check(name, tree)
+    typer.echo(f"{len(all_names)} runs fit {PARAMS}")
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="a folder of results/, or default for the run of params.yaml")],
+    b: Annotated[str, typer.Argument(help="another")],
+    everything: Annotated[bool, typer.Option("--all", help="all numbers, not the headline's and those that differ")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
+) -> None:
+    """Set two runs side by side; * marks a difference whose interval excludes 0."""
+    from xledit.reporting.tables import aligned
+    from xledit.runs.compare import compare as compared
+    from xledit.runs.compare import lines
+    from xledit.runs.results import kept
+
+    found = compared(kept(a), kept(b))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        return
+    head, rows = lines(found, everything)
+    marked = sum(each.excludes_zero for each in found.differences)
+    typer.echo("\n".join([*head, "", aligned(rows), "", f"{marked} of {len(found.differences)} intervals exclude 0 (*). {found.method}"]))
+
+
+@app.command()
+def export(
+    to: Annotated[Literal["clm_bench", "counterfact"], typer.Option(help="whose layout")],
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    artifacts: Annotated[Path, typer.Option(help="folder that `dvc repro prepare` wrote to")] = Path("artifacts"),
+) -> None:
+    """Write prepared facts in the layout of another tool."""
+    from xledit.benchmark.prepared import read_facts, write_layout
+
+    facts = read_facts(*(artifacts / name for name in ("requests", "rewordings", "probes")))
+    wrote(*write_layout(to, facts, out))
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Option(help="the benchmark's tables")] = Path("data/benchmark"),
+    clm_bench: Annotated[Path | None, typer.Option(help="folder with CLM-Bench's three files, to count it anew")] = None,
+    out: Annotated[Path, typer.Option()] = Path("reports/audit.json"),
+) -> None:
+    """Hold our own benchmark against every rule and count what it holds. Exits with 1 when a row breaks a rule."""
+    from xledit.datasets.auditing import audit_benchmark
+
+    found, counted = audit_benchmark(folder, clm_bench, out)
+    for finding in found:
+        typer.echo(finding)
+    stock = counted.benchmark
+    typer.echo(f"{stock.num_facts} facts, {stock.num_relations} relations, {len(found)} rows break a rule; wrote {out}")
+    if found:
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one readable line."""
+    with readable_errors():
+        app(standalone_mode=False)
+
+
+if __name__ == "__main__":
+    main()
