@@ -120,7 +120,7 @@ def audit(
     out: Annotated[Path, typer.Option()] = Path("reports/audit.json"),
 ) -> None:
     """Hold our own benchmark against every rule and count what it holds. Exits with 1 when a row breaks a rule."""
-    from xledit.datasets.auditing import audit_benchmark
+    from xledit.benchmark.auditing import audit_benchmark
 
     found, counted = audit_benchmark(folder, clm_bench, out)
     for finding in found:
