@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stages.common.runner import Timing
 from tests.test_report import SCRIPT, cell, estimate, made, prepared
 from tools import readme
 from xledit.evaluation.checks import Check
@@ -21,6 +20,7 @@ from xledit.reporting.runs import (
     MethodRow,
     RunCells,
     RunRecord,
+    Timing,
     best,
     method_rows,
     perplexity_ratios,

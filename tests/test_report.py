@@ -26,7 +26,7 @@ from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry,
 from xledit.manifest import Family, ModelManifest
 from xledit.records import Audit
 from xledit.reporting import figures, glossary, page, sentences, tables
-from xledit.reporting.runs import Study
+from xledit.reporting.runs import RunRecord
 from xledit.storage import read_json, write_json
 
 LANGUAGES, METHODS, EDITS, LAYERS = ("zh", "en"), ("memit", "alphaedit"), ("zh", "en", "mixed"), (6, 7, 8, 9)
@@ -436,9 +436,9 @@ def test_a_new_row_is_in_summary_glossary_figure_and_every_table_without_another
 
     for method, edit in itertools.product(METHODS, EDITS):
         write_json(reports / "cells" / f"{method}-{edit}.json", cell(method, edit))
-    study = Study(name="some", what="Some", commit="c" * 40, date="2026-01-31", params={}, timings={})
-    write_json(Path("results/some.json"), study)
-    write_json(Path("results/some/memit-zh.json"), cell())
+    record = RunRecord(name="some", what="Some", commit="c" * 40, date="2026-01-31", params={})
+    write_json(Path("results/some/run.json"), record)
+    write_json(Path("results/some/cells/memit-zh.json"), cell())
     files = made(reports)
     text = files["index.html"].decode()
     assert f"<dt><code>{row.name}</code></dt><dd>{row.meaning}</dd>" in text
@@ -454,7 +454,7 @@ def test_a_new_row_is_in_summary_glossary_figure_and_every_table_without_another
     assert {row.name, f"floor_{row.name}"} <= json.loads(files["plots/transfer.json"])[0].keys()
     assert f"{row.name} (floor)" in capsys.readouterr().out
     heads = [readme.cells_table(reports / "cells")[0], readme.kinds_table(reports / "cells")[0], readme.groups_table(reports / "cells")[0]]
-    assert all("half said" in head for head in [*heads, readme.best_table(Path("results/some.json"))[0]])
+    assert all("half said" in head for head in [*heads, readme.best_table(Path("results/some"))[0]])
     assert "net transfer, half" in heads[0]
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from stages import runner
-from stages.common.runner import Timing
+from stages.common import runner
 from tests.conftest import ROOT, Project, TinyProject, environment
 from tests.toy import MANIFEST, Toy, new_toy
 from xledit import cli
-from xledit.reporting.runs import RESULTS, RunRecord, SearchRecord, read, read_record
+from xledit.reporting.runs import RESULTS, ModelIdentity, RunRecord, SearchRecord, Timing, read, read_record
 from xledit.runs import named, queue, results
 from xledit.runs.execute import plan
 from xledit.runs.named import check, recommended_layers
@@ -84,7 +83,7 @@ class TestShipped:
     def test_its_settings_differ_from_the_default_runs(self, name: str) -> None:
         run, default = named.read(name), flat(TREE)
         kept = {key for key, value in run.params.items() if default.get(key) == value}
-        assert run.model or run.extends or kept <= {"grid.methods", "grid.edits"}, "what stays as it is need not be said"
+        assert run.model or run.extends or kept <= {"grid.methods", "grid.direct", "grid.edits"}, "what stays as it is need not be said"
 
     def test_settings_for_a_model_set_the_keys_that_the_others_set(self, name: str) -> None:
         """So that one on top of another leaves nothing of the first."""
@@ -323,7 +322,9 @@ def test_a_plan_asks_for_its_cells_and_for_no_other(project: Path) -> None:
     assert [task.name for task in two.tasks] == ["two-20260101000000"]
     assert two.tasks[0].targets == ("summarise@memit-zh", "summarise@memit-sum", "summarise@rome-zh")
     assert two.cells == ["memit-zh", "memit-sum", "rome-zh"]
-    assert plan("good", TREE, "1").tasks[0].targets == ("summarise",)
+    direct = "what: x\nparams: {grid.methods: [], grid.direct: [lora], grid.edits: [zh]}\n"
+    write("direct", direct)
+    assert plan("direct", TREE, "1").tasks[0].targets == ("summarise_direct@lora-zh",)
     assert (plan("size", TREE, "1").tasks[0].targets, plan("size", TREE, "1").cells) == (("tranyu/dvc.yaml",), [])
 
 
@@ -452,7 +453,7 @@ def test_runs_are_kept_a_failed_one_is_told_and_a_rerun_changes_no_byte(toy: Toy
         {"edit.layers": [1, 2, 3], "grid.methods": ["memit"], "grid.edits": ["zh", "en"]},
     )
     assert (record.commit, record.uncommitted) == (toy.run("git", "rev-parse", "HEAD").stdout.strip(), ())
-    assert record.model == MANIFEST
+    assert record.model == msgspec.convert(msgspec.to_builtins(MANIFEST), ModelIdentity)
     assert record.data is not None and record.data.keys() == {"data/facts.txt", "stage.py"}
     assert record.timings == {
         name: Timing(stage=name, wall_s=1.5, cpu_s=2.5) for name in ("model", "summarise@memit-zh", "summarise@memit-en")
@@ -524,11 +525,11 @@ def test_another_model_than_the_one_that_the_settings_are_for_is_not_kept(toy: T
 def test_runs_of_the_real_pipeline(tiny_project: TinyProject, tmp_path: Path) -> None:
     """One of two batches, one of which a cell is not asked for, and a search: all at once."""
     project = tiny_project.copy(tmp_path / "project")
-    four = "params: {edit.num_facts: 4, edit.batch_size: 2, grid.methods: [memit], grid.rewordings: 0"
+    four = "params: {edit.num_facts: 4, edit.batch_size: 2, grid.methods: [memit], grid.direct: [], grid.rewordings: 0"
     for name, text in {
         "four": f"what: Four facts\n{four}}}\n",
         "some": f"what: Some cells\n{four}, grid.edits: [mixed, sum]}}\nskip: {{memit-sum: why not}}\n",
-        "best": "what: Layers\nparams: {edit.num_facts: 6, grid.methods: [memit]}\nsearch: {edit.layers: [[1, 2], [2]]}\n",
+        "best": "what: Layers\nparams: {edit.num_facts: 6, grid.methods: [memit], grid.direct: []}\nsearch: {edit.layers: [[1, 2], [2]]}\n",
     }.items():
         (project.root / "runs" / f"{name}.yaml").write_text(text, encoding="utf-8")
     before = project.run("git", "status", "--porcelain").stdout, (project.root / "params.yaml").read_bytes()

@@ -54,7 +54,9 @@ params:
   data.path: artifacts/tranyu/edits.json
   data.demonstrations: 0
   covariance.corpus: {{zh: artifacts/tranyu/texts/zh.txt, en: artifacts/tranyu/texts/en.txt}}
+  covariance.files: artifacts/tranyu/texts
   watch.text: {{zh: artifacts/tranyu/texts/heldout/zh.txt, en: artifacts/tranyu/texts/heldout/en.txt}}
+  watch.files: artifacts/tranyu/texts/heldout
   edit.num_facts: 6
   edit.layers: [0, 1]
   grid.methods: [memit]
@@ -73,7 +75,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     remove_results(project.root)
     (project.root / "tranyu/dvc.lock").unlink(missing_ok=True)
     first_half = {
-        name: value for name, value in TINY.items() if name not in {"grid.methods", "grid.rewordings", "edit.num_facts", "edit.layers"}
+        name: value
+        for name, value in TINY.items()
+        if name not in {"grid.methods", "grid.direct", "grid.rewordings", "edit.num_facts", "edit.layers"}
     }
     set_params(project.root, first_half | TINY_TRANYU | {"tranyu.reference": {"name": str(model), "files": str(model)}})
     project.commit("The project")

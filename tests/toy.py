@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tests.conftest import ROOT, Project
-from xledit.manifest import ModelManifest
+from xledit.manifest import Family, ModelManifest
 
 MANIFEST = ModelManifest(
     name="/somewhere/private/tiny-model",
@@ -22,7 +22,8 @@ MANIFEST = ModelManifest(
     d_key=64,
     vocabulary=500,
     num_parameters=1,
-    norm_after_memory=False,
+    row=Family(),
+    probed=False,
     weights="0",
 )
 # waits while the file HOLD is there, which HOLDing tells; fails on a layer that there is not; exact grows with the number of layers

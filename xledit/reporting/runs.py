@@ -10,7 +10,6 @@ import msgspec
 from xledit.evaluation.checks import Check
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
-from xledit.manifest import ModelManifest
 from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
 from xledit.storage import read_json
 
@@ -53,6 +52,19 @@ class SearchRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trials: tuple[Trial, ...]
 
 
+class ModelIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a model's manifest says which model it was; ``weights`` hashes all files that make it."""
+
+    name: str
+    revision: str | None
+    source: str
+    family: str
+    dtype: str
+    num_layers: int
+    num_parameters: int
+    weights: str
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run beside the default one leaves in run.json: what it asks, the commit, the settings that differ, and on what it ran.
 
@@ -66,7 +78,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     uncommitted: tuple[str, ...] | None = ()
     date: str | None
     params: dict[str, Any] | None
-    model: ModelManifest | None = None
+    model: ModelIdentity | None = None
     data: dict[str, str] | None = None
     timings: dict[str, Timing] = {}
     search: SearchRecord | None = None

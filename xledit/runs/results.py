@@ -13,7 +13,7 @@ from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry
 from xledit.manifest import ModelManifest
 from xledit.params import PARAMS
-from xledit.reporting.runs import CELLS, RECORD, RESULTS, RunCells, RunRecord, SearchRecord, read, read_record
+from xledit.reporting.runs import CELLS, RECORD, RESULTS, ModelIdentity, RunCells, RunRecord, SearchRecord, read, read_record
 from xledit.runs.named import DEFAULT, NamedRun, path_of
 from xledit.runs.queue import Task, git, revision_of, timings_of, uncommitted
 from xledit.runs.settings import flat, read_params
@@ -73,7 +73,7 @@ def keep(name: str, run: NamedRun, task: Task, cells: Iterable[str], base: Basel
         uncommitted=base.uncommitted,
         date=base.date,
         params=base.params | task.params,
-        model=manifest,
+        model=None if manifest is None else msgspec.convert(msgspec.to_builtins(manifest), ModelIdentity),
         data=data_of(lock, summaries),
         timings={stage: took for stage, took in (earlier.timings if earlier else {}).items() if stage in lock} | timings_of(task.name),
         search=search,
