@@ -73,7 +73,7 @@ def keep(name: str, run: NamedRun, task: Task, cells: Iterable[str], base: Basel
         uncommitted=base.uncommitted,
         date=base.date,
         params=base.params | task.params,
-        model=None if manifest is None else msgspec.convert(msgspec.to_builtins(manifest), ModelIdentity),
+        model=None if manifest is None else msgspec.convert(manifest, ModelIdentity, from_attributes=True),
         data=data_of(lock, summaries),
         timings={stage: took for stage, took in (earlier.timings if earlier else {}).items() if stage in lock} | timings_of(task.name),
         search=search,
@@ -145,7 +145,7 @@ def _default() -> RunCells:
         uncommitted=uncommitted(),
         date=None,
         params=params_of(lock, cells),
-        model=read_json(MANIFEST, ModelManifest) if MANIFEST.exists() else None,
+        model=read_json(MANIFEST, ModelIdentity) if MANIFEST.exists() else None,
         data=data_of(lock, cells),
     )
     return RunCells(record=record, cells=tuple(summaries))
