@@ -15,7 +15,7 @@ from tests.test_report import cell
 from xledit import cli
 from xledit.evaluation.intervals import Estimate
 from xledit.evaluation.summary import CellSummary
-from xledit.reporting.runs import RunCells, RunRecord
+from xledit.report.editing.runs import RunCells, RunRecord
 from xledit.runs.compare import NOT_SET, compare, lines, minus, widened
 
 NONE = Estimate(value=None, low=None, high=None)

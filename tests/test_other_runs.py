@@ -13,8 +13,9 @@ from tools import readme
 from xledit.evaluation.checks import Check
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
-from xledit.reporting import figures, sentences
-from xledit.reporting.runs import (
+from xledit.report.common.numbers import Measured
+from xledit.report.editing import figures, sentences
+from xledit.report.editing.runs import (
     CELLS,
     RECORD,
     MethodRow,
@@ -27,7 +28,6 @@ from xledit.reporting.runs import (
     read_all,
     value_of,
 )
-from xledit.reporting.tables import Measured
 from xledit.storage import write_json
 
 NAN = float("nan")

@@ -25,8 +25,9 @@ from xledit.evaluation.summary import CellSummary, Example, GroupSummary
 from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry, VectorGeometry
 from xledit.manifest import Family, ModelManifest
 from xledit.records import Audit
-from xledit.reporting import figures, glossary, page, sentences, tables
-from xledit.reporting.runs import RunRecord
+from xledit.report.common.numbers import Measured
+from xledit.report.editing import figures, glossary, page, sentences, tables
+from xledit.report.editing.runs import RunRecord
 from xledit.storage import read_json, write_json
 
 LANGUAGES, METHODS, EDITS, LAYERS = ("zh", "en"), ("memit", "alphaedit"), ("zh", "en", "mixed"), (6, 7, 8, 9)
@@ -344,7 +345,7 @@ def test_what_is_not_defined_is_null_in_json_and_a_dash_on_the_page(reports: Pat
     ],
 )
 def test_a_verdict_claims_no_more_than_the_interval(low: float, value: float, high: float, expected: str) -> None:
-    found = tables.Measured(value, low, high)
+    found = Measured(value, low, high)
     assert sentences.verdict(found) == expected
     said = " ".join(sentences.transfer([cell(transfer=Estimate(value=value, low=low, high=high))]))
     assert sentences.VERDICTS[sentences.verdict(found)] in said

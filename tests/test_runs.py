@@ -18,7 +18,7 @@ from stages.common import runner
 from tests.conftest import ROOT, Project, TinyProject, environment
 from tests.toy import MANIFEST, Toy, new_toy
 from xledit import cli
-from xledit.reporting.runs import RESULTS, ModelIdentity, RunRecord, SearchRecord, Timing, read, read_record
+from xledit.report.editing.runs import RESULTS, ModelIdentity, RunRecord, SearchRecord, Timing, read, read_record
 from xledit.runs import named, queue, results
 from xledit.runs.execute import plan
 from xledit.runs.named import check, recommended_layers

@@ -10,7 +10,7 @@ from tests.test_report import cell, estimate
 from tests.toy import Toy, new_toy
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import Alikeness, UpdateGeometry
-from xledit.reporting.runs import Trial, read_record
+from xledit.report.editing.runs import Trial, read_record
 from xledit.runs.named import NamedRun, trial_params
 from xledit.runs.search import best, measured, table
 

@@ -13,8 +13,9 @@ from stages.training import report as tranyu_report
 from tests.test_report import SCRIPT, check_page
 from tools import readme
 from xledit.interpret.results import Ablation, Depth, Importance, LanguageNeurons, LensDepth, Neurons, Pairs, Representations
-from xledit.reporting import training, training_figures
-from xledit.reporting import training_tables as tables
+from xledit.report.training import figures as training_figures
+from xledit.report.training import page as training
+from xledit.report.training import tables
 from xledit.storage import write_json
 from xledit.training.results import (
     CheckpointRecall,

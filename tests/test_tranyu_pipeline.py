@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import TINY, Project, environment, new_project, read_json, remove_results, set_params
 from tests.tiny import save_tiny
-from xledit.reporting.runs import read
+from xledit.report.editing.runs import read
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tranyu_project")]
 PIPELINE = "tranyu/dvc.yaml"
@@ -130,7 +130,7 @@ def test_a_setting_reruns_what_depends_on_it(trained: Project, key: str, value: 
         ("xledit/training/mixture.py", {"pretrain"}),
         ("xledit/training/corpus.py", {"corpus"}),
         ("xledit/editing/solvers.py", set()),
-        ("xledit/reporting/training.py", {"report"}),
+        ("xledit/report/training/page.py", {"report"}),
     ],
 )
 def test_code_reruns_the_stages_that_import_it(trained: Project, file: str, stages: set[str]) -> None:

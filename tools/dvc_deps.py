@@ -25,7 +25,9 @@ FOLDERS = (
     "xledit/families",
     "xledit/geometry",
     "xledit/models",
-    "xledit/reporting",
+    "xledit/report/common",
+    "xledit/report/editing",
+    "xledit/report/training",
 )
 METHODS = "xledit.editing.methods"
 OWN_METHOD = "xledit/editing/methods/${item.method}.py"

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from stages.editing.report import read_cells
-from xledit.reporting.tables import aligned, headline
+from xledit.report.common.numbers import aligned
+from xledit.report.editing.tables import headline
 
 
 def main() -> int:

@@ -15,8 +15,10 @@ from pathlib import Path
 from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
-from xledit.reporting import runs, training_tables
-from xledit.reporting.tables import MatrixRow, Measured, group_rows, matrix
+from xledit.report.common.numbers import Measured
+from xledit.report.editing import runs
+from xledit.report.editing.tables import MatrixRow, group_rows, matrix
+from xledit.report.training import tables as training_tables
 from xledit.runs import named, settings, sizes
 from xledit.storage import read_json, write_bytes
 from xledit.training import catalog

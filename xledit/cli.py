@@ -16,8 +16,8 @@ Name = Annotated[str, typer.Argument(help="a file of runs/, without .yaml")]
 @app.command("runs")
 def list_runs() -> None:
     """List all runs: what each is, what its settings rest on, and whether its results are here."""
-    from xledit.reporting.runs import RECORD, RESULTS
-    from xledit.reporting.tables import aligned
+    from xledit.report.common.numbers import aligned
+    from xledit.report.editing.runs import RECORD, RESULTS
     from xledit.runs import named
 
     rows = [["name", "results", "basis", "what"]]
@@ -34,7 +34,8 @@ def run(
     poll: Annotated[float, typer.Option(help="seconds between looks at the queue")] = 5.0,
 ) -> None:
     """Run through DVC's queue, beside the default run, and keep the results in results/NAME. A search tries and chooses."""
-    from xledit.reporting import runs, sentences, tables
+    from xledit.report.common.numbers import aligned
+    from xledit.report.editing import runs, sentences, tables
     from xledit.runs.execute import execute
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -44,7 +45,7 @@ def run(
                 typer.echo(f"{planned.name} chose {found.chosen}, by {found.rule}; `xledit use {planned.name}` writes it into params.yaml")
             cells = runs.read(runs.RESULTS / planned.name).cells
             if cells:
-                typer.echo("\n".join([tables.aligned(tables.headline(cells)), *sentences.overall(cells)]))
+                typer.echo("\n".join([aligned(tables.headline(cells)), *sentences.overall(cells)]))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -52,7 +53,7 @@ def run(
 @app.command()
 def use(name: Name) -> None:
     """Write a run's settings into params.yaml, comments and order kept; `git checkout params.yaml` leads back."""
-    from xledit.reporting.tables import aligned
+    from xledit.report.common.numbers import aligned
     from xledit.runs import named, settings, sizes
 
     run, values = named.check(name, settings.read_params()), named.passed_on(name)
@@ -86,7 +87,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="everything, for programs")] = False,
 ) -> None:
     """Set two runs side by side; * marks a difference whose interval excludes 0."""
-    from xledit.reporting.tables import aligned
+    from xledit.report.common.numbers import aligned
     from xledit.runs.compare import compare as compared
     from xledit.runs.compare import lines
     from xledit.runs.results import kept

@@ -13,7 +13,8 @@ from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.manifest import ModelManifest
 from xledit.params import section
 from xledit.records import Audit
-from xledit.reporting import figures, page, runs, tables
+from xledit.report.common.numbers import aligned
+from xledit.report.editing import figures, page, runs, tables
 from xledit.storage import read_json, write_bytes, write_json
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def main(
     write_json(reports / "plots" / "cosines.json", tables.cosine_plot(found.vectors))
     write_json(reports / "metrics.json", tables.metrics_tree(cells))
     wrote(index, figure, reports / "metrics.json")
-    typer.echo(f"{tables.aligned(tables.headline(cells))}\n{index}")
+    typer.echo(f"{aligned(tables.headline(cells))}\n{index}")
 
 
 def methods_of_the_grid() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import typer
 from stages.common.runner import run, wrote
 from xledit.interpret.results import Neurons, Representations
 from xledit.params import section
-from xledit.reporting import interpret, interpret_figures, training, training_figures, training_tables
+from xledit.report.training import figures, interpret, interpret_figures, page, tables
 from xledit.storage import read_json, write_bytes, write_json
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained
 
@@ -26,7 +26,7 @@ def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
         )
         for kind, title in titles.items()
     ]
-    found = training.TrainingRun(
+    found = page.TrainingRun(
         name=name,
         seed=section("seed", int),
         reference=section("tranyu.reference.name", str),
@@ -44,12 +44,12 @@ def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
         analysed=analysed,
     )
     index, figure, states, metrics = (reports / file for file in ("index.html", "recall.svg", "states.svg", "metrics.json"))
-    write_bytes(index, training.render(found).encode())
-    write_bytes(figure, training_figures.recall(found.recall).encode())
+    write_bytes(index, page.render(found).encode())
+    write_bytes(figure, figures.recall(found.recall).encode())
     write_bytes(states, interpret_figures.states(analysed).encode())
-    write_json(metrics, training_tables.metrics_tree(found.pretrained, found.recall) | {"analyses": interpret.metrics_tree(analysed)})
+    write_json(metrics, tables.metrics_tree(found.pretrained, found.recall) | {"analyses": interpret.metrics_tree(analysed)})
     wrote(index, figure, states, metrics)
-    typer.echo(f"{training.crossing(found.recall[-1].recall)}\n{index}")
+    typer.echo(f"{page.crossing(found.recall[-1].recall)}\n{index}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import msgspec
 from xledit.evaluation.intervals import Estimate
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
-from xledit.reporting.runs import RunCells, RunRecord
+from xledit.report.editing.runs import RunCells, RunRecord
 from xledit.runs.results import params_at
 from xledit.runs.settings import flat
 

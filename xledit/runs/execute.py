@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from stages.common.runner import log
-from xledit.reporting.runs import RESULTS, SearchRecord, Trial
+from xledit.report.editing.runs import RESULTS, SearchRecord, Trial
 from xledit.runs import queue, results, search
 from xledit.runs.named import NamedRun, check, grid_of, path_of, trial_params
 from xledit.runs.settings import Grid, read_params

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from xledit.reporting.runs import RESULTS, read_record
+from xledit.report.editing.runs import RESULTS, read_record
 from xledit.runs.settings import Grid, check_values, flat, read_yaml
 from xledit.training.costs import Device
 

@@ -21,7 +21,7 @@ import msgspec
 
 from stages.common.runner import TIMINGS, log
 from xledit.params import PARAMS
-from xledit.reporting.runs import RESULTS, Timing
+from xledit.report.editing.runs import RESULTS, Timing
 from xledit.runs.named import RUNS
 from xledit.runs.settings import set_params
 from xledit.storage import write_bytes

@@ -13,7 +13,7 @@ from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry
 from xledit.manifest import ModelManifest
 from xledit.params import PARAMS
-from xledit.reporting.runs import CELLS, RECORD, RESULTS, ModelIdentity, RunCells, RunRecord, SearchRecord, read, read_record
+from xledit.report.editing.runs import CELLS, RECORD, RESULTS, ModelIdentity, RunCells, RunRecord, SearchRecord, read, read_record
 from xledit.runs.named import DEFAULT, NamedRun, path_of
 from xledit.runs.queue import Task, git, revision_of, timings_of, uncommitted
 from xledit.runs.settings import flat, read_params

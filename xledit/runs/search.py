@@ -9,7 +9,7 @@ import msgspec
 from xledit.evaluation.intervals import Estimate
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry
-from xledit.reporting.runs import Trial
+from xledit.report.editing.runs import Trial
 
 RULE = "the largest mean over languages, each edited alone, of the harmonic mean of exact and locality_tokens; of ties the smaller update"
 

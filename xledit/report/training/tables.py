@@ -8,7 +8,7 @@ import msgspec
 from scipy import stats
 
 from xledit.evaluation.intervals import CONFIDENCE
-from xledit.reporting.tables import DECIMALS, NAN, Measured, known
+from xledit.report.common.numbers import DECIMALS, NAN, Measured, known
 from xledit.training.catalog import PROGRAMMING, row
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
 

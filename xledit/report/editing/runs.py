@@ -10,7 +10,8 @@ import msgspec
 from xledit.evaluation.checks import Check
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
-from xledit.reporting.tables import NAN, MatrixRow, Measured, matrix, measured
+from xledit.report.common.numbers import NAN, Measured
+from xledit.report.editing.tables import MatrixRow, matrix, measured
 from xledit.storage import read_json
 
 # where `xledit run` keeps runs, a folder each

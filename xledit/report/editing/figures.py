@@ -1,16 +1,11 @@
 """Results to SVG text: the same bytes for the same numbers, narrow enough for a phone, colours that everyone can tell apart."""
 
-import html
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -18,41 +13,12 @@ from matplotlib.patches import Patch
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry, VectorGeometry
-from xledit.reporting.runs import perplexity_ratios
-from xledit.reporting.tables import known, matrix, over_layers, pair_names
+from xledit.report.common.drawing import BAND, INK, LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
+from xledit.report.common.numbers import known
+from xledit.report.editing.runs import perplexity_ratios
+from xledit.report.editing.tables import matrix, over_layers, pair_names
 
-WIDTH = 4.4  # inches: at the width of a phone its text is still about 11 pixels high
-# Okabe and Ito's colours, darkened where they are too pale on white; the page puts its own in their place
-PAPER, INK, LINE, BAND = "#ffffff", "#24292f", "#d0d7de", "#eef1f4"
-SERIES = ("#0072b2", "#d55e00", "#008a66", "#a8508a")
-PAGE_COLOURS = {PAPER: "none", INK: "currentColor", LINE: "var(--line)", BAND: "var(--band)"} | {
-    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)
-}
 HIGHEST = 1e6  # where a perplexity that is not finite is drawn
-MARKERS = ("o", "s", "^", "D")
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "xledit",
-    "svg.fonttype": "none",
-    "figure.constrained_layout.h_pad": 0.1,
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 APART = 0.38  # between the outermost marks of a row, of the distance of two rows
 
 
@@ -229,24 +195,3 @@ def domains(counts: Mapping[str, Mapping[str, int]]) -> str:
         axes.spines["left"].set_visible(False)
         figure.legend(loc="outside lower center", ncols=len(splits))
         return to_svg(figure)
-
-
-def inline(svg: str, name: str, label: str) -> str:
-    """Return an SVG to be put into a page: ids of its own, the page's colours, and a label for who cannot see it."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page, which has it already
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
-    for colour, own in PAGE_COLOURS.items():
-        svg = svg.replace(colour, own)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', 1).rstrip()
-
-
-def to_svg(figure: Figure) -> str:
-    """Return a figure's SVG text, without what differs from run to run."""
-    figure.patch.set_facecolor(PAPER)
-    for axes in figure.axes:
-        axes.patch.set_alpha(0)
-    file = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(file, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return re.sub(r"[ \t]+$", "", file.getvalue(), flags=re.MULTILINE)

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from xledit.interpret.results import Depth, Representations
-from xledit.reporting.figures import LINE, SERIES, STYLE, WIDTH, to_svg
-from xledit.reporting.interpret import Analysed, depths
-from xledit.reporting.tables import known
+from xledit.report.common.drawing import LINE, SERIES, STYLE, WIDTH, to_svg
+from xledit.report.common.numbers import known
+from xledit.report.training.interpret import Analysed, depths
 from xledit.training.catalog import row
 
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from xledit.reporting.figures import LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
-from xledit.reporting.tables import known
-from xledit.reporting.training_tables import STATED, over_languages
+from xledit.report.common.drawing import LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
+from xledit.report.common.numbers import known
+from xledit.report.training.tables import STATED, over_languages
 from xledit.training.catalog import row
 from xledit.training.results import CheckpointRecall, Pretrained
 

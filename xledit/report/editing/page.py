@@ -1,25 +1,25 @@
 """All results of a run to one self-contained HTML page: nothing is loaded, nothing runs, text of data and model is escaped."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry, VectorGeometry
-from xledit.languages import LANGUAGES
 from xledit.manifest import ModelManifest
 from xledit.records import Audit
-from xledit.reporting import figures, sentences, tables
-from xledit.reporting import runs as run_tables
-from xledit.reporting.glossary import measures, others
+from xledit.report.common.drawing import inline
+from xledit.report.common.numbers import NAN
+from xledit.report.common.page import template
+from xledit.report.editing import figures, sentences, tables
+from xledit.report.editing import runs as run_tables
+from xledit.report.editing.glossary import measures, others
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = "page.html.j2"
 NUM_EXAMPLES = 6
 
 
@@ -42,10 +42,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def render(run: Run) -> str:
     """Return the page."""
-    return template(TEMPLATE).render(
+    return template(Path(__file__).parent, TEMPLATE).render(
         run=run,
         name=sentences.name,
-        nan=tables.NAN,
+        nan=NAN,
         by_method={method: [cell for cell in run.cells if cell.method == method] for method in run.methods},
         shown_in=shown_in,
         objects={what: text for what, text in sentences.WHAT.items() if any(row.what == what for row in run.vectors)},
@@ -59,20 +59,6 @@ def render(run: Run) -> str:
     )
 
 
-def template(name: str) -> Template:
-    """Return a template of this folder, with its filters; what it is given is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"number": number, "setting": setting, "lang": lang}
-    return environment.get_template(name)
-
-
 def _figures(run: Run) -> dict[str, Markup]:
     """Return the page's figures by name. They are ours: method and language names come from the settings, never from a model."""
     found = {}
@@ -80,41 +66,20 @@ def _figures(run: Run) -> dict[str, Markup]:
         cells = [cell for cell in run.cells if cell.method == method]
         what = " and ".join(shown_in("figure").values())
         label = f"{method}: {what} by edit and probe language, with intervals and floors; the table below has the numbers"
-        found[f"transfer-{method}"] = figures.inline(figures.transfer(cells), f"transfer-{method}", label)
+        found[f"transfer-{method}"] = inline(figures.transfer(cells), f"transfer-{method}", label)
     for method, updates in run.updates.items():
         if not updates:
             continue
         label = f"{method}: cosine of pairs of updates by layer; the table below has the numbers"
-        found[f"updates-{method}"] = figures.inline(figures.update_cosines(updates), f"updates-{method}", label)
+        found[f"updates-{method}"] = inline(figures.update_cosines(updates), f"updates-{method}", label)
     for what in dict.fromkeys(row.what for row in run.vectors):
         label = f"{what}: centred cosine by layer beside the nulls; the table below has the numbers"
-        found[f"cosines-{what}"] = figures.inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
+        found[f"cosines-{what}"] = inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
     for other in run.others:
         if other.sequences:
             name = f"sequence-{other.record.name}"
             label = f"{other.record.what}: recall, perplexity and weight norm by number of facts stored; results/ has the numbers"
-            found[name] = figures.inline(figures.sequence(other.sequences), name, label)
+            found[name] = inline(figures.sequence(other.sequences), name, label)
     label = "facts by domain and split; the README of the benchmark and reports/audit.json have the numbers"
-    found["domains"] = figures.inline(figures.domains(run.benchmark.benchmark.domains), "domains", label)
+    found["domains"] = inline(figures.domains(run.benchmark.benchmark.domains), "domains", label)
     return {name: Markup(svg) for name, svg in found.items()}
-
-
-def number(value: float, decimals: int = 2, why: str = "not defined") -> str:
-    """Return a number with a real minus sign, or an em dash with the reason."""
-    if math.isnan(value):
-        return Markup('<span class="none" title="{}">—</span>').format(why)
-    return sentences.number(value, decimals)
-
-
-def setting(value: object) -> str:
-    """Return a setting as people write it."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {setting(inner)}" for key, inner in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(setting, value))
-    return "none" if value is None else str(value)
-
-
-def lang(code: str) -> str:
-    """Return the value of an HTML ``lang`` attribute: language and script."""
-    return f"{code}-{LANGUAGES[code].script}" if code in LANGUAGES else code

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from xledit.interpret.results import Depth, Importance, Neurons, Pairs, Pooling, Representations
-from xledit.reporting.tables import known
+from xledit.report.common.numbers import known
 from xledit.training.catalog import row
 
 # the four figures of importance: what is shown, and what it is divided by

@@ -3,17 +3,19 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 from markupsafe import Markup
 
-from xledit.reporting import figures, interpret, interpret_figures, page, training_figures
-from xledit.reporting import training_tables as tables
-from xledit.reporting.sentences import plural
+from xledit.report.common.drawing import inline
+from xledit.report.common.numbers import known, plural
+from xledit.report.common.page import template
+from xledit.report.training import figures, interpret, interpret_figures, tables
 from xledit.training.catalog import NATURAL, row
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
 
-TEMPLATE = "training.html.j2"
+TEMPLATE = "page.html.j2"
 
 
 class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +34,7 @@ class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def render(run: TrainingRun) -> str:
     """Return the page."""
-    return page.template(TEMPLATE).render(
+    return template(Path(__file__).parent, TEMPLATE).render(
         run=run,
         row=row,
         natural=NATURAL,
@@ -58,14 +60,14 @@ def render(run: TrainingRun) -> str:
 def _figures(run: TrainingRun) -> dict[str, Markup]:
     """Return the page's figures by name. Their words are ours."""
     found = {
-        "losses": (training_figures.losses(run.pretrained), "loss of each language by tokens seen; the table has the last numbers"),
-        "recall": (training_figures.recall(run.recall), "share of facts recalled by tokens seen; the table has the last numbers"),
+        "losses": (figures.losses(run.pretrained), "loss of each language by tokens seen; the table has the last numbers"),
+        "recall": (figures.recall(run.recall), "share of facts recalled by tokens seen; the table has the last numbers"),
     }
     for place, each in enumerate(run.analysed):
         states = "likeness of languages by depth beside the nulls; the table has the numbers"
         found[f"states-{place}"] = (interpret_figures.states([each]), states)
         found[f"lens-{place}"] = (interpret_figures.lens(each.states), "probability of the answer by depth and language, beside the null")
-    return {name: Markup(figures.inline(svg, name, label)) for name, (svg, label) in found.items()}
+    return {name: Markup(inline(svg, name, label)) for name, (svg, label) in found.items()}
 
 
 def about_corpus(counts: CorpusCounts) -> str:
@@ -118,7 +120,7 @@ def about_fertility(tokens: Mapping[str, LanguageTokens]) -> str:
 
 def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
     """Return how far the loss fell, in how many languages, and where it ended per byte."""
-    first, last = (tables.known(stretch.loss) for stretch in (run.losses[0], run.losses[-1]))
+    first, last = (known(stretch.loss) for stretch in (run.losses[0], run.losses[-1]))
     if not math.isfinite(last):
         return "The loss before the last checkpoint is not finite: the run has come to nothing."
     if not last < first:
@@ -126,10 +128,10 @@ def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
     rows = tables.loss_rows(run, tokens)
     fell = sum(found.last < found.first for found in rows)
     sentence = f"The loss fell from {first:.2f} to {last:.2f} nats per token, and so it did in {_of(fell, len(rows), 'language')}."
-    known = [found for found in rows if math.isfinite(found.bits_per_byte)]
-    if not known:
+    finite = [found for found in rows if math.isfinite(found.bits_per_byte)]
+    if not finite:
         return sentence
-    least, most = (choose(known, key=lambda found: found.bits_per_byte) for choose in (min, max))
+    least, most = (choose(finite, key=lambda found: found.bits_per_byte) for choose in (min, max))
     return (
         f"{sentence} Per byte, which languages can be compared by, {_name(least.code)} ends lowest with {least.bits_per_byte:.2f} bits, "
         f"{_name(most.code)} highest with {most.bits_per_byte:.2f}."

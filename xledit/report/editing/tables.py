@@ -9,18 +9,7 @@ from xledit.evaluation.intervals import Estimate
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
-
-DECIMALS = 4
-NAN = float("nan")
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """A number with its interval and its floor; NaN where one is not defined."""
-
-    value: float
-    low: float = NAN
-    high: float = NAN
-    floor: float = NAN
+from xledit.report.common.numbers import DECIMALS, NAN, Measured, known
 
 
 class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,12 +132,6 @@ def headline(cells: Sequence[CellSummary]) -> list[list[str]]:
     return rows
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text as columns of equal width."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
 def metrics_tree(cells: Sequence[CellSummary]) -> dict[str, dict[str, dict[str, float]]]:
     """Return the few numbers of reports/metrics.json by method and edit: means over the edited languages, net transfers over the others."""
     tree: dict[str, dict[str, dict[str, float]]] = {}
@@ -240,11 +223,6 @@ def _probes(cell: CellSummary, *, floor: bool = False) -> list[tuple[str, dict[s
 def _in_order(metrics: dict[str, Estimate]) -> list[str]:
     order = shown_in("every")
     return [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
-
-
-def known(value: float | None) -> float:
-    """Return a number, NaN where JSON had null."""
-    return NAN if value is None else value
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,8 +10,9 @@ from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
 from xledit.languages import LANGUAGES
-from xledit.reporting.runs import perplexity_ratios
-from xledit.reporting.tables import Measured, above_null, measured, over_layers
+from xledit.report.common.numbers import Measured, number, plural
+from xledit.report.editing.runs import perplexity_ratios
+from xledit.report.editing.tables import above_null, measured, over_layers
 
 Verdict = Literal["undefined", "no interval", "not told from zero", "crosses", "arrives whole", "pushes away"]
 
@@ -254,16 +255,6 @@ def _with_interval(found: Measured) -> str:
     if math.isnan(found.low) or math.isnan(found.high):
         return number(found.value)
     return f"{number(found.value)} (95 % interval {number(found.low)} to {number(found.high)})"
-
-
-def number(value: float, decimals: int = 2) -> str:
-    """Return a number with a real minus sign and no negative zero."""
-    return f"{value:z.{decimals}f}".replace("-", "−")
-
-
-def plural(number: int, noun: str) -> str:
-    """Return a number and what is counted, in the plural but for one."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,0 +1,1 @@
+"""What people read: a page per pipeline, from results. No torch."""

@@ -1,0 +1,1 @@
+"""What both pages share: numbers as people read them, drawing, the template."""
