@@ -25,8 +25,10 @@ from xledit.evaluation.summary import CellSummary, Example, GroupSummary
 from xledit.geometry.results import Alikeness, Likeness, Spread, UpdateGeometry, VectorGeometry
 from xledit.manifest import Family, ModelManifest
 from xledit.records import Audit
+from xledit.report.common import drawing
+from xledit.report.common import page as filters
 from xledit.report.common.numbers import Measured
-from xledit.report.editing import figures, glossary, page, sentences, tables
+from xledit.report.editing import figures, glossary, sentences, tables
 from xledit.report.editing.runs import RunRecord
 from xledit.storage import read_json, write_json
 
@@ -460,12 +462,12 @@ def test_a_new_row_is_in_summary_glossary_figure_and_every_table_without_another
 
 
 def test_numbers_have_a_real_minus_and_no_negative_zero() -> None:
-    assert [page.number(value) for value in (-0.5, -0.001, 0.125)] == ["−0.50", "0.00", "0.12"]
-    assert "—" in page.number(math.nan, why='a "reason"')
+    assert [filters.number(value) for value in (-0.5, -0.001, 0.125)] == ["−0.50", "0.00", "0.12"]
+    assert "—" in filters.number(math.nan, why='a "reason"')
 
 
 def test_inline_figures_take_the_colours_of_the_page_and_keep_labels_as_text() -> None:
-    found = figures.inline(figures.transfer([cell()]), "one", 'a "label" <b>')
+    found = drawing.inline(figures.transfer([cell()]), "one", 'a "label" <b>')
     assert "#0072b2" not in found
     assert "var(--series-0)" in found
     assert 'aria-label="a &quot;label&quot; &lt;b&gt;"' in found
