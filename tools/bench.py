@@ -114,7 +114,7 @@ def rates(cpu_s: dict[str, float]) -> dict[str, float]:
     """
     found = {}
     if "vectors" in cpu_s:
-        paths = [*Path("artifacts/vectors").glob("*.safetensors"), *Path("artifacts/rewordings").glob("*.safetensors")]
+        paths = [*Path("artifacts/vectors").glob("*.safetensors"), *Path("artifacts/reworded").glob("*.safetensors")]
         num_facts = sum(len(read_tensors(path, dict)[1]["fact_ids"]) for path in paths)
         found["target_value_cpu_s_per_fact"] = round(cpu_s["vectors"] / num_facts, 3)
     if "covariance" in cpu_s:
