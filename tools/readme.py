@@ -175,7 +175,7 @@ def costs_table(folder: Path) -> list[list[str]]:
 
 
 def _recalled(found: training_tables.RecallRow, status: Status) -> str:
-    each = found.found.get(status)
+    each = found.by_status.get(status)
     if each is None:
         return ""
     share, low, high = (f"{100 * value:.0f}" for value in (each.share.value, each.share.low, each.share.high))
