@@ -33,8 +33,8 @@ def read_facts(requests: Path, rewordings: Path, probes: Path) -> list[FactRecor
         raise ValueError(f"{requests}: has no requests; run `dvc repro prepare`")
     rewordings_of = {code: _by_fact(rewordings / f"{code}.json", EditRequest) for code in requests_of}
     probes_of = {code: _by_fact(probes / f"{code}.json", Probe) for code in requests_of}
-    first, *others = requests_of
-    for code in others:
+    first, *rest = requests_of
+    for code in rest:
         if requests_of[code].keys() != requests_of[first].keys():
             raise ValueError(f"{requests}: {first}.json and {code}.json are of different facts; run `dvc repro prepare`")
     return [

@@ -209,9 +209,9 @@ def answers(cells: Sequence[CellSummary], number: int) -> list[Answers]:
     return [entry for row in zip(*columns, strict=False) for entry in row]
 
 
-def opens_with(said: str, answer: str) -> bool:
+def opens_with(text: str, answer: str) -> bool:
     """Return whether a free answer counts as this one: the rule of the exact match."""
-    return said.strip().startswith(answer)
+    return text.strip().startswith(answer)
 
 
 def _probes(cell: CellSummary, *, floor: bool = False) -> list[tuple[str, dict[str, Estimate]]]:
