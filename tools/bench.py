@@ -26,7 +26,7 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage, or one cell of its matrix, and what it writes."""
+    """A stage, or one cell of its matrix: its command line and the paths that it writes."""
 
     name: str
     cmd: str
@@ -34,7 +34,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stage took. CPU time is user and system, of all its processes; memory is that of the largest process.
+    """Seconds and peak memory (MB) of one stage. CPU time is user and system of all its processes; memory is the largest process's.
 
     ``identical`` says that every output was written anew and has the bytes of dvc.lock.
     """
@@ -57,7 +57,7 @@ def commands() -> list[Command]:
         return [Command(name=stage.addressing, cmd=stage.cmd, outs=tuple(out.def_path for out in stage.outs)) for stage in sorted_stages]
 
 
-def run(command: Command, wanted: dict[Path, str]) -> Measured:
+def run(command: Command, locked: dict[Path, str]) -> Measured:
     """Run one command and measure it. Raises CalledProcessError when it fails."""
     outs = [Path(out) for out in command.outs]
     before = [written_at(out) for out in outs]
@@ -68,7 +68,7 @@ def run(command: Command, wanted: dict[Path, str]) -> Measured:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command.cmd)
-    identical = all(written_at(out) != old and md5_of(out) == wanted.get(out) for out, old in zip(outs, before, strict=True))
+    identical = all(written_at(out) != old and md5_of(out) == locked.get(out) for out, old in zip(outs, before, strict=True))
     return Measured(
         stage=command.name,
         wall_s=round(wall, 2),
@@ -79,13 +79,13 @@ def run(command: Command, wanted: dict[Path, str]) -> Measured:
 
 
 def written_at(out: Path) -> set[tuple[Path, int, int]]:
-    """Return what changes when an output is written again, be it with the same bytes."""
+    """Return path, inode and time of change (ns) of each file of an output: they differ after it is written again, even the same."""
     files = [file for file in (out, *out.rglob("*")) if file.is_file()]
     return {(file, file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
 def machine() -> dict[str, object]:
-    """Return what the figures depend on; nothing that names the machine or its user."""
+    """Return hardware and versions that the timings depend on; nothing that names the machine or its user."""
     model = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
         named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -108,20 +108,20 @@ def _installed(package: str) -> str | None:
 
 
 def rates(cpu_s: dict[str, float]) -> dict[str, float]:
-    """Return CPU seconds per unit of work for the two dear stages. Starting Python and loading the model are in it.
+    """Return CPU seconds per fact and per 10,000 tokens of the two most expensive stages, start and loading of the model included.
 
     A fact counts once for each language and each wording in which its v* was found; a token once for each language.
     """
-    found = {}
+    per_unit = {}
     if "vectors" in cpu_s:
         paths = [*Path("artifacts/vectors").glob("*.safetensors"), *Path("artifacts/reworded").glob("*.safetensors")]
         num_facts = sum(len(read_tensors(path, dict)[1]["fact_ids"]) for path in paths)
-        found["target_value_cpu_s_per_fact"] = round(cpu_s["vectors"] / num_facts, 3)
+        per_unit["target_value_cpu_s_per_fact"] = round(cpu_s["vectors"] / num_facts, 3)
     if "covariance" in cpu_s:
         paths = Path("artifacts/covariance").glob("*.safetensors")
         num_tokens = sum(max(read_tensors(path, dict)[1]["num_keys"]) for path in paths)
-        found["covariance_cpu_s_per_10000_tokens"] = round(cpu_s["covariance"] / num_tokens * 10_000, 3)
-    return found
+        per_unit["covariance_cpu_s_per_10000_tokens"] = round(cpu_s["covariance"] / num_tokens * 10_000, 3)
+    return per_unit
 
 
 def main() -> int:
@@ -129,11 +129,11 @@ def main() -> int:
     # DVC is left to another process: the memory of this one would count as the least of any command
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         pipeline = pool.submit(commands).result()
-    wanted = locked_outputs({command.name for command in pipeline})
+    locked = locked_outputs({command.name for command in pipeline})
     rows, cpu_s = [], {}
     for command in pipeline:
         print(f"> {command.name}", flush=True)
-        row = run(command, wanted)
+        row = run(command, locked)
         rows.append(row)
         stage = command.name.split("@")[0]
         cpu_s[stage] = cpu_s.get(stage, 0.0) + row.cpu_s

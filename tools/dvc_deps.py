@@ -52,7 +52,7 @@ def imports_of(module: str, graph: grimp.ImportGraph) -> list[str]:
 
 
 def _folded(files: Iterable[str]) -> set[str]:
-    """Return the files, or the folder of several that are one idea."""
+    """Return the files, with a folder of FOLDERS in place of its files where there are several."""
     inside = {folder: [file for file in files if file.startswith(f"{folder}/")] for folder in FOLDERS}
     whole = {folder for folder, members in inside.items() if len(members) > 1}
     return {file for file in files if not any(file in inside[folder] for folder in whole)} | whole
@@ -62,13 +62,13 @@ def _folded(files: Iterable[str]) -> set[str]:
 def _file(module: str) -> Path | None:
     path = Path(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None or found.name != "__init__.py":
-        return found
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None or file.name != "__init__.py":
+        return file
     only_words = all(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(found.read_text("utf-8")).body
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(file.read_text("utf-8")).body
     )
-    return None if only_words else found
+    return None if only_words else file
 
 
 def module_of(stage: dict) -> str:
@@ -78,11 +78,11 @@ def module_of(stage: dict) -> str:
 
 
 def is_code(dep: str) -> bool:
-    """Return whether a dep is one of those that are written here."""
+    """Return whether a dep is on code, which this tool writes."""
     return dep in FOLDERS or (dep.startswith(CODE) and dep.endswith(".py"))
 
 
-def wanted_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
+def expected_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
     """Return the stage's deps with those on code replaced by its imports."""
     return [*(dep for dep in stage["deps"] if not is_code(dep)), *imports_of(module_of(stage), graph)]
 
@@ -107,11 +107,11 @@ def update(path: Path, graph: grimp.ImportGraph, check: bool) -> int:
             print(f"{path}: stage {name}: no module {module_of(stage)}")
             differing += 1
             continue
-        wanted = wanted_deps(stage, graph)
-        for dep in sorted(set(wanted) ^ set(stage["deps"])):
-            print(f"{path}: stage {name}: {'missing' if dep in wanted else 'superfluous'} dep: {dep}")
+        expected = expected_deps(stage, graph)
+        for dep in sorted(set(expected) ^ set(stage["deps"])):
+            print(f"{path}: stage {name}: {'missing' if dep in expected else 'superfluous'} dep: {dep}")
             differing += 1
-        stage["deps"][:] = [DoubleQuotedScalarString(dep) if "$" in dep else dep for dep in wanted]
+        stage["deps"][:] = [DoubleQuotedScalarString(dep) if "$" in dep else dep for dep in expected]
         stage["deps"].fa.set_flow_style()
     if differing and not check:
         with path.open("w", encoding="utf-8") as file:

@@ -28,7 +28,7 @@ DOCUMENTS = (Path("README.md"), Path("docs/scale.md"))
 BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 EDITS = ("zh", "en", "mixed")
 NAMES = ("method", "edit", "asked in")
-# what the paper's data were found to lack, and what could go wrong with ours
+# checks that fail in CLM-Bench, and checks that could fail in our benchmark
 CHECKS = (
     "null_truths",
     "duplicated_ids",
@@ -65,12 +65,12 @@ def groups_table(folder: Path) -> list[list[str]]:
     head = ["facts", *NAMES, *map(_spaced, shown.values()), preference]
     rows = [
         [
-            f"{found.group} ({found.num_facts})",
-            *_names(found.row),
-            *_shares(found.row, shown),
-            _with_interval(found.row.transfer.get("efficacy")),
+            f"{group.group} ({group.num_facts})",
+            *_names(group.row),
+            *_shares(group.row, shown),
+            _with_interval(group.row.transfer.get("efficacy")),
         ]
-        for found in group_rows(_cells(folder))
+        for group in group_rows(_cells(folder))
     ]
     return [head, *rows]
 
@@ -106,34 +106,34 @@ def collapse_table(path: Path) -> list[list[str]]:
 
 def audit_table(path: Path) -> list[list[str]]:
     """Return the counts of both benchmarks by the same checks."""
-    found = read_json(path, BenchmarkAudit)
-    stock = found.benchmark
+    audit = read_json(path, BenchmarkAudit)
+    stock = audit.benchmark
     rows = [
-        ["facts", str(stock.num_facts), str(found.clm_bench_facts)],
+        ["facts", str(stock.num_facts), str(audit.clm_bench_facts)],
         ["subject specific to China", f"{100 * stock.china / stock.num_facts:.1f} %", "19 % (our reading)"],
         ["facts with portability, zh / en", _pair(stock.probes["portability"]), "0 / 0"],
         ["facts with an alias of the subject, zh / en", _pair(stock.probes["alias"]), "0 / 0"],
-        ["key collisions, subject first, zh / en", _pair(stock.key_collisions["first"]), _pair(found.clm_bench["key_collisions"])],
+        ["key collisions, subject first, zh / en", _pair(stock.key_collisions["first"]), _pair(audit.clm_bench["key_collisions"])],
         ["key collisions, subject last, zh / en", _pair(stock.key_collisions["last"]), ""],
     ]
-    rows += [[f"{_spaced(name)}, {_codes(stock.checks[name])}", _pair(stock.checks[name]), _pair(found.clm_bench[name])] for name in CHECKS]
+    rows += [[f"{_spaced(name)}, {_codes(stock.checks[name])}", _pair(stock.checks[name]), _pair(audit.clm_bench[name])] for name in CHECKS]
     return [["", "xledit", "CLM-Bench"], *rows]
 
 
 def mixture_table(path: Path) -> list[list[str]]:
     """Return the tokens of each language that there were and that were read, the shares of corpus, run and paper, and the last loss."""
     run = read_json(path, Pretrained)
-    losses = {found.code: found.last for found in training_tables.loss_rows(run, {})}
+    losses = {loss.code: loss.last for loss in training_tables.loss_rows(run, {})}
     rows = [
         [
-            catalog.row(found.code).name,
-            f"{found.available:,}",
-            f"{found.taken:,}",
-            f"{found.epochs:.1f}",
-            *(_percent(share) for share in (found.share_available, found.share_taken, found.paper)),
-            f"{losses.get(found.code, math.nan):.2f}",
+            catalog.row(row.code).name,
+            f"{row.available:,}",
+            f"{row.taken:,}",
+            f"{row.epochs:.1f}",
+            *(_percent(share) for share in (row.share_available, row.share_taken, row.paper)),
+            f"{losses.get(row.code, math.nan):.2f}",
         ]
-        for found in training_tables.mixture_rows(run)
+        for row in training_tables.mixture_rows(run)
     ]
     head = ["language", "tokens there were", "read", "epochs", "% of the corpus", "% of what was read", "% in the paper", "loss"]
     return [head, *rows]
@@ -143,13 +143,13 @@ def fertility_table(path: Path) -> list[list[str]]:
     """Return how many tokens each natural language takes with our tokenizer and with the reference's."""
     rows = [
         [
-            found.code,
-            catalog.row(found.code).name,
-            f"{found.ours:.2f}{' per character' if found.unit == 'character' else ''}",
-            f"{found.reference:.2f}",
+            row.code,
+            catalog.row(row.code).name,
+            f"{row.ours:.2f}{' per character' if row.unit == 'character' else ''}",
+            f"{row.reference:.2f}",
         ]
-        for found in training_tables.fertility_rows(read_json(path, dict[str, LanguageTokens]))
-        if found.code in catalog.NATURAL
+        for row in training_tables.fertility_rows(read_json(path, dict[str, LanguageTokens]))
+        if row.code in catalog.NATURAL
     ]
     return [["code", "language", "tokens per word, ours", "reference"], *rows]
 
@@ -157,29 +157,29 @@ def fertility_table(path: Path) -> list[list[str]]:
 def recall_table(path: Path) -> list[list[str]]:
     """Return what the last checkpoint recalls: per cent, the interval, how many facts; of the mean, the lowest and highest language."""
     table = [["asked in", "wording", *(f"stated {where}" for where in training_tables.STATED.values())]]
-    for found in training_tables.recall_rows(read_json(path, list[CheckpointRecall])[-1].recall):
-        asked = catalog.row(found.language).name if found.language else "mean [lowest, highest]"
-        table.append([asked, "seen" if found.seen else "not seen", *(_recalled(found, status) for status in training_tables.STATED)])
+    for row in training_tables.recall_rows(read_json(path, list[CheckpointRecall])[-1].recall):
+        language = catalog.row(row.language).name if row.language else "mean [lowest, highest]"
+        table.append([language, "seen" if row.seen else "not seen", *(_recalled(row, status) for status in training_tables.STATED)])
     return table
 
 
 def costs_table(folder: Path) -> list[list[str]]:
-    """Return what the runs of a folder that name a device cost, side by side."""
-    found = {path.stem: named.read(path.stem) for path in sorted(folder.glob("*.yaml"))}
+    """Return the costs of a folder's runs that name a device, a column per run."""
+    all_runs = {path.stem: named.read(path.stem) for path in sorted(folder.glob("*.yaml"))}
     tables = {
         name: sizes.rows(run.device, settings.check_values(run.params, settings.read_params(), str(named.path_of(name))))
-        for name, run in found.items()
+        for name, run in all_runs.items()
         if run.device
     }
     return [["", *tables], *([rows[0][0], *(row[1] for row in rows)] for rows in zip(*tables.values(), strict=True))]
 
 
-def _recalled(found: training_tables.RecallRow, status: Status) -> str:
-    each = found.found.get(status)
-    if each is None:
+def _recalled(row: training_tables.RecallRow, status: Status) -> str:
+    recalled = row.by_status.get(status)
+    if recalled is None:
         return ""
-    share, low, high = (f"{100 * value:.0f}" for value in (each.share.value, each.share.low, each.share.high))
-    return f"{share} [{low}, {high}]" + f" of {each.num_facts}" * bool(found.language)
+    share, low, high = (f"{100 * value:.0f}" for value in (recalled.share.value, recalled.share.low, recalled.share.high))
+    return f"{share} [{low}, {high}]" + f" of {recalled.num_facts}" * bool(row.language)
 
 
 TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
@@ -215,16 +215,16 @@ def _shares(row: MatrixRow, names: Iterable[str]) -> list[str]:
     return [_share(row.measured.get(name)) for name in names]
 
 
-def _share(found: Measured | None) -> str:
-    return "" if found is None or math.isnan(found.value) else f"{100 * found.value:.0f} ({100 * found.floor:.0f})"
+def _share(measured: Measured | None) -> str:
+    return "" if measured is None or math.isnan(measured.value) else f"{100 * measured.value:.0f} ({100 * measured.floor:.0f})"
 
 
 def _percent(share: float) -> str:
     return "" if math.isnan(share) else f"{100 * share:.1f}"
 
 
-def _with_interval(found: Measured | None) -> str:
-    return "" if found is None or math.isnan(found.value) else f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+def _with_interval(measured: Measured | None) -> str:
+    return "" if measured is None or math.isnan(measured.value) else f"{measured.value:.2f} [{measured.low:.2f}, {measured.high:.2f}]"
 
 
 def _pair(counts: dict[str, int]) -> str:

@@ -41,23 +41,23 @@ def cached(md5: str, cache: Path) -> Iterator[tuple[Path, str]]:
 
 
 def problems(path: Path, md5: str, cache: Path) -> tuple[list[str], bool]:
-    """Return what is wrong with an output, and whether any of its bytes are here."""
+    """Return a line per problem of an output, and whether any of its bytes are in the workspace or in the cache."""
     objects = list(cached(md5, cache))
-    found = [
+    texts = [
         f"{path}: damaged in the cache; delete {place}, then `dvc pull` or `dvc repro`"
-        for place, wanted in objects
-        if md5_of(place) != wanted
+        for place, expected in objects
+        if md5_of(place) != expected
     ]
     if not path.exists():
-        if objects and not found:
-            found.append(f"{path}: missing; `dvc checkout {path}` brings it back from the cache")
+        if objects and not texts:
+            texts.append(f"{path}: missing; `dvc checkout {path}` brings it back from the cache")
     elif md5_of(path) != md5:
-        found.append(f"{path}: damaged or changed, not the bytes of dvc.lock; `dvc repro` or `dvc checkout --force {path}`")
-    return found, bool(objects) or path.exists()
+        texts.append(f"{path}: damaged or changed, not the bytes of dvc.lock; `dvc repro` or `dvc checkout --force {path}`")
+    return texts, bool(objects) or path.exists()
 
 
 def main() -> int:
-    """Print what was found. Returns 1 when an output is damaged or missing."""
+    """Print the problems. Returns 1 when an output is damaged or missing."""
     parser = argparse.ArgumentParser(prog="verify", description="Hash every output again and compare with dvc.lock.")
     parser.add_argument("--strict", action="store_true", help="fail on outputs that are not here, too")
     strict = parser.parse_args().strict
@@ -71,10 +71,10 @@ def main() -> int:
     outputs = locked_outputs(stages)
     bad, absent = 0, 0
     for path, md5 in outputs.items():
-        found, here = problems(path, md5, cache)
-        for text in found if here else [f"{path}: not here; `dvc pull` or `dvc repro`"]:
+        texts, here = problems(path, md5, cache)
+        for text in texts if here else [f"{path}: not here; `dvc pull` or `dvc repro`"]:
             print(text)
-        bad, absent = bad + bool(found), absent + (not here)
+        bad, absent = bad + bool(texts), absent + (not here)
     print(f"{len(outputs)} outputs: {len(outputs) - bad - absent} good, {bad} damaged or missing, {absent} not here")
     return int(bad > 0 or (strict and absent > 0))
 

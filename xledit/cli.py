@@ -40,9 +40,11 @@ def run(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for planned, found in execute(names, jobs, poll):
-            if found:
-                typer.echo(f"{planned.name} chose {found.chosen}, by {found.rule}; `xledit use {planned.name}` writes it into params.yaml")
+        for planned, search in execute(names, jobs, poll):
+            if search:
+                typer.echo(
+                    f"{planned.name} chose {search.chosen}, by {search.rule}; `xledit use {planned.name}` writes it into params.yaml"
+                )
             cells = runs.read(runs.RESULTS / planned.name).cells
             if cells:
                 typer.echo("\n".join([aligned(tables.headline(cells)), *sentences.overall(cells)]))
@@ -92,13 +94,15 @@ def compare(
     from xledit.runs.compare import lines
     from xledit.runs.results import kept
 
-    found = compared(kept(a), kept(b))
+    comparison = compared(kept(a), kept(b))
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        typer.echo(msgspec.json.format(msgspec.json.encode(comparison), indent=2).decode())
         return
-    head, rows = lines(found, everything)
-    marked = sum(each.excludes_zero for each in found.differences)
-    typer.echo("\n".join([*head, "", aligned(rows), "", f"{marked} of {len(found.differences)} intervals exclude 0 (*). {found.method}"]))
+    head, rows = lines(comparison, everything)
+    marked = sum(number.excludes_zero for number in comparison.differences)
+    typer.echo(
+        "\n".join([*head, "", aligned(rows), "", f"{marked} of {len(comparison.differences)} intervals exclude 0 (*). {comparison.method}"])
+    )
 
 
 @app.command()
@@ -123,12 +127,12 @@ def audit(
     """Hold our own benchmark against every rule and count what it holds. Exits with 1 when a row breaks a rule."""
     from xledit.benchmark.auditing import audit_benchmark
 
-    found, counted = audit_benchmark(folder, clm_bench, out)
-    for finding in found:
+    findings, counted = audit_benchmark(folder, clm_bench, out)
+    for finding in findings:
         typer.echo(finding)
     stock = counted.benchmark
-    typer.echo(f"{stock.num_facts} facts, {stock.num_relations} relations, {len(found)} rows break a rule; wrote {out}")
-    if found:
+    typer.echo(f"{stock.num_facts} facts, {stock.num_relations} relations, {len(findings)} rows break a rule; wrote {out}")
+    if findings:
         raise SystemExit(1)
 
 

@@ -1,4 +1,4 @@
-"""Our own benchmark held against every rule, and what it holds beside CLM-Bench's counts by the same checks: reports/audit.json."""
+"""The audit of our own benchmark: the rows that break a rule, and its counts beside CLM-Bench's by the same checks (reports/audit.json)."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,13 +18,13 @@ LANGUAGES = ("zh", "en")
 
 
 def audit_benchmark(folder: Path, clm_bench_folder: Path | None, out: Path) -> tuple[list[Finding], BenchmarkAudit]:
-    """Return the rows that break a rule and the counts, which it writes, too.
+    """Return the rows that break a rule, and the counts, which are also written to ``out``.
 
-    CLM-Bench has no licence and is not in this repository: without a copy of its files, its counts stay as ``out`` has them.
+    CLM-Bench has no licence and is not in this repository: without a copy of its files, its counts are read from ``out``.
     """
     relations = read_tables(folder, LANGUAGES)
     rules = ROW_RULES | SET_RULES
-    found = findings(relations, rules)
+    broken = findings(relations, rules)
     if clm_bench_folder:
         _facts, counted = clm_bench.read(clm_bench_folder, LANGUAGES)
         defects, num_facts = counted.defects, counted.num_read
@@ -33,7 +33,7 @@ def audit_benchmark(folder: Path, clm_bench_folder: Path | None, out: Path) -> t
         defects, num_facts = kept.clm_bench, kept.clm_bench_facts
     tokenizer = AutoTokenizer.from_pretrained(resolve(section("model", ModelParams))[0], trust_remote_code=False)
     stock = take_stock(relations, section("seed", int), lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
-    counts = Counter(finding.rule for finding in found)
+    counts = Counter(finding.rule for finding in broken)
     audit = BenchmarkAudit(benchmark=stock, findings={name: counts[name] for name in rules}, clm_bench=defects, clm_bench_facts=num_facts)
     write_json(out, audit)
-    return found, audit
+    return broken, audit

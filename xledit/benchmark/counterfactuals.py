@@ -1,4 +1,4 @@
-"""What an edit writes instead of the truth: another object of the relation, no object much more often than others."""
+"""The counterfactual targets of edits: each another object of the relation, all used about equally often."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from xledit.benchmark.tables import Fact, Relation
 
 FORBIDDEN = 1e6
-# what a target costs that leaves nothing to ask of portability, in units of a doubled length
+# cost of a target that leaves no portability question; 1 is the cost of a target twice as long as the true answer
 NO_PORTABILITY = 0.5
 NOISE = 0.2
 
@@ -51,7 +51,7 @@ def _differ(true: Fact | None, new: Fact | None) -> bool:
 
 
 def gives_away(fact: Fact, objects: Mapping[str, str], relation: Relation) -> bool:
-    """Return whether one of the texts stands in a native prompt of the fact in its language."""
+    """Return whether one of the texts (``objects``, by language) stands in a native prompt of the fact in that language."""
     return any(
         text.casefold() in template.worded(fact.subjects[code])[0].casefold()
         for code, text in objects.items()
@@ -60,5 +60,5 @@ def gives_away(fact: Fact, objects: Mapping[str, str], relation: Relation) -> bo
 
 
 def by_subject(relations: Sequence[Relation]) -> dict[str, dict[tuple[str, ...], Fact]]:
-    """Return the facts of each relation by the names of their subject: what the second step of portability looks up."""
+    """Return each relation's facts by ``Fact.entity``, by relation. The second step of portability is looked up there."""
     return {relation.name: {fact.entity: fact for fact in relation.facts} for relation in relations}

@@ -75,7 +75,7 @@ def _counterfact_row(fact: FactRecords, code: str, number: int) -> dict[str, Any
             "target_true": {"str": request.target_true},
         },
         "paraphrase_prompts": paraphrases,
-        "neighborhood_prompts": [asked for asked, truth in questions if truth == request.target_true],
+        "neighborhood_prompts": [question for question, truth in questions if truth == request.target_true],
         "attribute_prompts": [],
         "generation_prompts": [],
         "prompt": request.prompt,

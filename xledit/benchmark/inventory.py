@@ -1,4 +1,4 @@
-"""What the benchmark holds, counted: facts by domain and relation, probes by kind, targets, lengths, and CLM-Bench's defects."""
+"""Counts of the benchmark: facts by domain and relation, probes by kind, targets, lengths, and the defects that CLM-Bench has."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from xledit.benchmark.tables import DOMAINS, Order, Relation
 from xledit.datasets.rows import CHECKS, Row
 from xledit.records import EditRequest, FactRecords, Kind
 
-# half a minute for 2,500 facts
+# checks that compare all pairs of rows: half a minute for 2,500 facts
 SLOW_CHECKS = {"near_duplicate_prompt_pairs"}
 ONE_OF_EACH: dict[Kind, int] = dict.fromkeys(get_args(Kind)[1:], 1)
 
@@ -42,7 +42,7 @@ def take_stock(relations: Sequence[Relation], seed: int, count_tokens: Callable[
             kind: {code: sum(any(probe.kind == kind for probe in fact.probes[code]) for fact in facts) for code in languages}
             for kind in get_args(Kind)
         },
-        key_collisions={order: CHECKS["key_collisions"](columns(found)) for order, found in orders.items()},
+        key_collisions={order: CHECKS["key_collisions"](columns(ordered)) for order, ordered in orders.items()},
         lengths=lengths([request for fact in facts for request in fact.requests.values()], count_tokens),
         same_length=_share_of_same_length(facts, count_tokens),
         checks={name: check(rows) for name, check in CHECKS.items() if slow_checks or name not in SLOW_CHECKS},
@@ -56,8 +56,8 @@ def every_fact(relations: Sequence[Relation], order: Order, seed: int) -> list[F
 
 
 def columns(facts: Sequence[FactRecords]) -> dict[str, list[Row]]:
-    """Return facts as rows in CLM-Bench's layout, by language: what its checks count."""
-    found: dict[str, list[Row]] = {}
+    """Return facts as rows in CLM-Bench's layout, by language, as the checks of ``rows.CHECKS`` take them."""
+    rows: dict[str, list[Row]] = {}
     for fact in facts:
         for code, request in fact.requests.items():
             neighbour = next((probe for probe in fact.probes[code] if probe.kind == "locality"), None)
@@ -72,26 +72,26 @@ def columns(facts: Sequence[FactRecords]) -> dict[str, list[Row]]:
                 loc=neighbour.prompt if neighbour else "",
                 loc_ans=neighbour.target_true if neighbour else "",
             )
-            found.setdefault(code, []).append(row)
-    return found
+            rows.setdefault(code, []).append(row)
+    return rows
 
 
 def lengths(requests: Sequence[EditRequest], count_tokens: Callable[[str], int]) -> dict[str, dict[str, float]]:
-    """Return the mean number of tokens of prompts and answers, by language."""
+    """Return the mean number of tokens of prompts, subjects and answers, by language and field."""
     by_language: dict[str, list[EditRequest]] = {}
     for request in requests:
         by_language.setdefault(request.language, []).append(request)
     return {
         code: {
-            name: round(mean(count_tokens(getattr(request, name)) for request in found), 2)
+            name: round(mean(count_tokens(getattr(request, name)) for request in of_language), 2)
             for name in ("prompt", "subject", "target_new", "target_true")
         }
-        for code, found in by_language.items()
+        for code, of_language in by_language.items()
     }
 
 
 def _share_of_same_length(facts: Sequence[FactRecords], count_tokens: Callable[[str], int]) -> dict[str, float]:
-    """Return how many new answers have as many tokens as the true one, as a share, by language."""
+    """Return the share of facts whose new answer has as many tokens as the true one, by language."""
     return {
         code: round(
             mean(count_tokens(fact.requests[code].target_new) == count_tokens(fact.requests[code].target_true) for fact in facts), 4

@@ -23,7 +23,7 @@ RULES = (
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What of the benchmark a run takes; part of the ``data`` section of params.yaml.
+    """The part of the benchmark that a run uses, from the ``data`` section of params.yaml.
 
     ``split``: settings are chosen on ``dev`` and reported on ``test``. ``order``: where the subject stands in the edited
     prompt of both languages; ``both`` gives half of the facts each. ``world_knowledge`` takes facts without a Chinese
@@ -51,12 +51,12 @@ def read(
     relations = read_tables(folder, languages)
     check_rows(relations)
     writer = Writer(relations, params, seed)
-    wanted = [
+    tables = [
         [fact for fact in relation.facts if params.world_knowledge or fact.scope == "china"]
         for relation in relations
         if params.split in ("all", relation.split)
     ]
-    facts = list(in_turn([sorted(table, key=writer.breadth, reverse=True) for table in wanted]))
+    facts = list(in_turn([sorted(table, key=writer.breadth, reverse=True) for table in tables]))
     orders = alternate(facts, params.order)
     # neighbours need to know what is edited: choose first, on the requests alone
     bare = [
@@ -67,25 +67,25 @@ def read(
     records = [writer.records(fact, orders[fact.fact_id], edited) for fact in facts if fact.fact_id in edited]
     fewer = {
         f"fewer_{kind}_probes_than_asked": {
-            code: sum(sum(probe.kind == kind for probe in fact.probes[code]) < asked for fact in records) for code in languages
+            code: sum(sum(probe.kind == kind for probe in fact.probes[code]) < number for fact in records) for code in languages
         }
-        for kind, asked in params.probes.items()
+        for kind, number in params.probes.items()
     }
     defects = {"key_collisions": {"all": len(dropped)}} | fewer
-    num_read = sum(map(len, wanted))
+    num_read = sum(map(len, tables))
     return records, Audit(source="benchmark", num_read=num_read, num_selected=len(records), defects=defects, dropped=dropped, rules=RULES)
 
 
 def spare(folder: Path, languages: Sequence[str], params: Choice, edited: Sequence[FactRecords], *, seed: int) -> list[FactRecords]:
-    """Return the records of dev's facts that have nothing to do with ``edited``: examples to show beside the edits.
+    """Return the records of the dev facts that share no subject with ``edited``: examples to show beside the edits.
 
     No name of their subjects stands in an edited fact's prompts or answers, or is a name of its subject. Each has one
     locality question, about a fact for which this holds, too. A run on test shows it nothing of test.
     """
     relations = read_tables(folder, languages)
     dev = [relation for relation in relations if relation.split == "dev"]
-    known = {fact.fact_id: fact for relation in relations for fact in relation.facts}
-    texts = [text for fact in edited for text in (*fact.texts, *known[fact.fact_id].subject_names)]
+    all_facts = {fact.fact_id: fact for relation in relations for fact in relation.facts}
+    texts = [text for fact in edited for text in (*fact.texts, *all_facts[fact.fact_id].subject_names)]
     everything = "\n".join(texts).casefold()
     touched = {
         fact.fact_id for relation in dev for fact in relation.facts if any(name.casefold() in everything for name in fact.subject_names)
@@ -118,17 +118,17 @@ def alternate(facts: Iterable[Fact], orders: Orders) -> dict[str, Order]:
     if orders != "both":
         return {fact.fact_id: orders for fact in facts}
     places: dict[str, int] = {}
-    found: dict[str, Order] = {}
+    order_of: dict[str, Order] = {}
     for fact in facts:
         # the next relation begins with the other order
         places.setdefault(fact.relation, len(places))
-        found[fact.fact_id] = ("first", "last")[places[fact.relation] % 2]
+        order_of[fact.fact_id] = ("first", "last")[places[fact.relation] % 2]
         places[fact.relation] += 1
-    return found
+    return order_of
 
 
 class Writer:
-    """Words facts as requests and probes: knows all tables, the targets drawn for them, and the run's settings."""
+    """Words facts as requests and probes, from all tables, the counterfactual targets drawn for them, and the run's settings."""
 
     def __init__(self, relations: Sequence[Relation], params: Choice, seed: int) -> None:
         self._params, self._seed = params, seed
@@ -145,7 +145,7 @@ class Writer:
             self._same_subject.setdefault(fact.entity, []).append(fact)
 
     def breadth(self, fact: Fact) -> int:
-        """Return how many kinds of probes few facts have (near, portability) this one has: such facts are taken first."""
+        """Return how many of the two rare kinds of probe (near, portability) the fact has, 0 to 2: facts with more are taken first."""
         target = self._targets[fact.fact_id].answer
         hops = self._followed(self._relations[fact.relation]).values()
         return (len(self._same_subject[fact.entity]) > 1) + any({fact.answer, target} <= table.keys() for table in hops)
@@ -167,8 +167,8 @@ class Writer:
         )
 
     def _probes(self, fact: Fact, order: Order, code: str, edited: set[str]) -> Iterator[Probe]:
-        wanted: dict[Kind, int] = {"efficacy": 1, **self._params.probes}
-        for kind, number in wanted.items():
+        numbers: dict[Kind, int] = {"efficacy": 1, **self._params.probes}
+        for kind, number in numbers.items():
             fair = (row for row in self._asked(kind, fact, order, code, edited) if _fair(*row))
             for prompt, new, true in itertools.islice(fair, number):
                 yield Probe(fact_id=fact.fact_id, language=code, kind=kind, prompt=prompt, target_new=new, target_true=true)
@@ -211,15 +211,15 @@ class Writer:
         draw = random.Random(f"{self._seed} {kind} {fact.fact_id}")
         if kind == "near":
             tied = (fact.relation, *self._relations[fact.relation].tied_to)
-            found = [other for other in self._same_subject[fact.entity] if other.relation not in tied]
+            candidates = [other for other in self._same_subject[fact.entity] if other.relation not in tied]
         elif kind == "locality":
-            found = [other for other in self._relations[fact.relation].facts if other.entity != fact.entity]
+            candidates = [other for other in self._relations[fact.relation].facts if other.entity != fact.entity]
         else:
-            elsewhere = sorted(name for name, known in self._relations.items() if known.facts[0].domain != fact.domain)
+            elsewhere = sorted(name for name, relation in self._relations.items() if relation.facts[0].domain != fact.domain)
             facts = self._relations[draw.choice(elsewhere)].facts if elsewhere else ()
-            found = [other for other in facts if other.domain != fact.domain and other.entity != fact.entity]
-        found = [other for other in found if other.fact_id not in edited]
-        for other in sorted(found, key=lambda other: (kind == "locality" and other.answer != fact.answer, draw.random())):
+            candidates = [other for other in facts if other.domain != fact.domain and other.entity != fact.entity]
+        candidates = [other for other in candidates if other.fact_id not in edited]
+        for other in sorted(candidates, key=lambda other: (kind == "locality" and other.answer != fact.answer, draw.random())):
             # fair in every language, so that the languages are asked the same questions
             if all(_fair(*self._ask_other(fact, other, order, code)) for code in fact.subjects):
                 yield other

@@ -1,10 +1,10 @@
-"""What an audit of our own benchmark counts, for the page: plain structs."""
+"""The counts of an audit of our own benchmark, for the page: plain structs."""
 
 import msgspec
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """What our own benchmark holds.
+    """Counts of our own benchmark.
 
     ``domains`` counts facts by split, ``splits`` relations; ``china`` counts facts whose
     subject is specific to China; ``probes`` counts facts that have a kind of probe, by language; ``key_collisions`` counts facts that

@@ -1,7 +1,7 @@
-"""The gate that our own tables pass before anything is edited with them: each rule finds rows, by file and line.
+"""The rules of our own tables, checked before anything is edited with them: each yields the rows that break it, by file and line.
 
-``ROW_RULES`` say what a row must be; ``prepare`` stops at one that is not. ``SET_RULES`` say what the benchmark as a whole
-must be (enough facts, all domains, nothing leaks from dev to test); `make audit` and a test hold them.
+``ROW_RULES`` are about single rows; ``prepare`` stops at a row that breaks one. ``SET_RULES`` are about the benchmark as a whole
+(enough facts, all domains, nothing leaks from dev to test); `make audit` and a test check them.
 """
 
 import itertools
@@ -42,20 +42,20 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.place}: {self.rule}: {self.message}"
 
 
-Found = Iterator[tuple[str, str]]  # place and message
-Rule = Callable[[Sequence[Relation]], Found]
+Violations = Iterator[tuple[str, str]]  # place and message
+Rule = Callable[[Sequence[Relation]], Violations]
 
 
 def check_rows(relations: Sequence[Relation]) -> None:
     """Raise ValueError with file, line and rule of the rows that break one."""
-    found = findings(relations, ROW_RULES)
-    if found:
-        more = f"\n... and {len(found) - SHOWN} more; `make audit` lists all" if len(found) > SHOWN else ""
-        raise ValueError("\n".join(map(str, found[:SHOWN])) + more)
+    broken = findings(relations, ROW_RULES)
+    if broken:
+        more = f"\n... and {len(broken) - SHOWN} more; `make audit` lists all" if len(broken) > SHOWN else ""
+        raise ValueError("\n".join(map(str, broken[:SHOWN])) + more)
 
 
 def findings(relations: Sequence[Relation], rules: dict[str, Rule]) -> list[Finding]:
-    """Return what breaks the rules, rule by rule."""
+    """Return the rows that break the rules, rule by rule."""
     return [Finding(place, name, message) for name, rule in rules.items() for place, message in rule(relations)]
 
 
@@ -73,7 +73,7 @@ def _names(fact: Fact, code: str) -> Iterator[tuple[str, str]]:
         yield f"object_aliases_{code}", alias
 
 
-def known_values(relations: Sequence[Relation]) -> Found:
+def known_values(relations: Sequence[Relation]) -> Violations:
     """Domain and scope are of the lists, and the id is the relation's name and a number."""
     for fact in _facts(relations):
         if fact.domain not in DOMAINS:
@@ -84,7 +84,7 @@ def known_values(relations: Sequence[Relation]) -> Found:
             yield fact.place, f"id is {fact.fact_id!r}; it must be {fact.relation}- and three digits"
 
 
-def one_row_per_fact(relations: Sequence[Relation]) -> Found:
+def one_row_per_fact(relations: Sequence[Relation]) -> Violations:
     """No id occurs twice, and no subject twice in a relation: it would have two objects or be a duplicate."""
     ids: dict[str, str] = {}
     for relation in relations:
@@ -100,7 +100,7 @@ def one_row_per_fact(relations: Sequence[Relation]) -> Found:
                     subjects[code, name] = fact.place
 
 
-def aliases_are_other_names(relations: Sequence[Relation]) -> Found:
+def aliases_are_other_names(relations: Sequence[Relation]) -> Violations:
     """An alias is not empty, not the name itself, not given twice."""
     for fact in _facts(relations):
         for code in fact.subjects:
@@ -114,25 +114,25 @@ def aliases_are_other_names(relations: Sequence[Relation]) -> Found:
                         yield fact.place, f"{role}_aliases_{code} has {alias!r}, which is empty, padded, the name itself or given twice"
 
 
-def one_name_one_thing(relations: Sequence[Relation]) -> Found:
+def one_name_one_thing(relations: Sequence[Relation]) -> Violations:
     """Within a relation an object has one name and the same aliases in each language, and no alias is another object's."""
     for relation in relations:
         first: dict[tuple[str, str], Fact] = {}
         owners: dict[tuple[str, str], Fact] = {}
         for fact in relation.facts:
             for code, name in fact.objects.items():
-                known = first.setdefault((code, name), fact)
-                if known.answer != fact.answer:
-                    yield fact.place, f"object {fact.answer} is {known.answer} at {known.place}"
-                elif known.object_aliases != fact.object_aliases:
-                    yield fact.place, f"object {name!r} has other aliases than at {known.place}"
+                earlier = first.setdefault((code, name), fact)
+                if earlier.answer != fact.answer:
+                    yield fact.place, f"object {fact.answer} is {earlier.answer} at {earlier.place}"
+                elif earlier.object_aliases != fact.object_aliases:
+                    yield fact.place, f"object {name!r} has other aliases than at {earlier.place}"
                 for text in (name, *fact.object_aliases[code]):
                     owner = owners.setdefault((code, text), fact)
                     if owner.answer != fact.answer:
                         yield fact.place, f"{text!r} names {fact.answer} and, at {owner.place}, {owner.answer}"
 
 
-def scripts(relations: Sequence[Relation]) -> Found:
+def scripts(relations: Sequence[Relation]) -> Violations:
     """Each name is written in its language's script; Latin letters in a Chinese name stand in an English one, too (TCL)."""
     for fact in _facts(relations):
         latin = {text for code in fact.subjects if language(code).script == "Latn" for _column, text in _names(fact, code)}
@@ -151,7 +151,7 @@ def scripts(relations: Sequence[Relation]) -> Found:
                     yield fact.place, f"{column} {text!r} has half-width punctuation"
 
 
-def prompts_are_in_their_script(relations: Sequence[Relation]) -> Found:
+def prompts_are_in_their_script(relations: Sequence[Relation]) -> Violations:
     """No Chinese in an English prompt, no Latin letters or half-width punctuation in a Chinese one."""
     for relation in relations:
         for code, wording in relation.wordings.items():
@@ -168,7 +168,7 @@ def _templates(wording: Wordings):
     return (*wording.native, *wording.translated, *wording.portability.values())
 
 
-def orders(relations: Sequence[Relation]) -> Found:
+def orders(relations: Sequence[Relation]) -> Violations:
     """The subject opens the ``first`` prompt (a bracket may stand before it) and all but ends the ``last`` one."""
     for relation in relations:
         for code, wording in relation.wordings.items():
@@ -181,7 +181,7 @@ def orders(relations: Sequence[Relation]) -> Found:
                 yield wording.last.place, f"the {code} prompt of form last has {after!r} after the subject"
 
 
-def wordings_differ(relations: Sequence[Relation]) -> Found:
+def wordings_differ(relations: Sequence[Relation]) -> Violations:
     """No two native prompts of a relation in one language are near-duplicates."""
     for relation in relations:
         for code, wording in relation.wordings.items():
@@ -191,7 +191,7 @@ def wordings_differ(relations: Sequence[Relation]) -> Found:
                     yield b.place, f"the {code} prompt {b.text!r} is {likeness:.0f} % that of {a.place}"
 
 
-def answer_not_in_prompt(relations: Sequence[Relation]) -> Found:
+def answer_not_in_prompt(relations: Sequence[Relation]) -> Violations:
     """The true answer stands nowhere in a native prompt."""
     for relation in relations:
         for fact in relation.facts:
@@ -200,7 +200,7 @@ def answer_not_in_prompt(relations: Sequence[Relation]) -> Found:
                     yield fact.place, f"the answer {name!r} stands in a {code} prompt about {fact.subjects[code]!r}"
 
 
-def no_numbers(relations: Sequence[Relation]) -> Found:
+def no_numbers(relations: Sequence[Relation]) -> Violations:
     """No object is a number or a date."""
     for fact in _facts(relations):
         for name in fact.objects.values():
@@ -208,7 +208,7 @@ def no_numbers(relations: Sequence[Relation]) -> Found:
                 yield fact.place, f"the object {name!r} is a number or a date"
 
 
-def enough_objects(relations: Sequence[Relation]) -> Found:
+def enough_objects(relations: Sequence[Relation]) -> Violations:
     """A counterfactual target is drawn from the relation's other objects."""
     for relation in relations:
         number = len({fact.answer for fact in relation.facts})
@@ -216,7 +216,7 @@ def enough_objects(relations: Sequence[Relation]) -> Found:
             yield relation.place, f"relation {relation.name!r} has {number} objects; at least {MIN_OBJECTS}"
 
 
-def size_and_balance(relations: Sequence[Relation]) -> Found:
+def size_and_balance(relations: Sequence[Relation]) -> Violations:
     """The benchmark is as large and as broad as it says, and is about China."""
     facts = list(_facts(relations))
     if len(facts) < MIN_FACTS or len(relations) < MIN_RELATIONS:
@@ -233,7 +233,7 @@ def size_and_balance(relations: Sequence[Relation]) -> Found:
         yield "facts", f"{share:.1%} of the subjects are specific to China; at least {MIN_CHINA:.0%}"
 
 
-def no_leak(relations: Sequence[Relation]) -> Found:
+def no_leak(relations: Sequence[Relation]) -> Violations:
     """No subject, under any name, is in dev and in test."""
     dev: dict[tuple[str, str], str] = {}
     for split in ("dev", "test"):
@@ -246,48 +246,48 @@ def no_leak(relations: Sequence[Relation]) -> Found:
                         yield fact.place, f"{name!r} is in test and, at {dev[code, name]}, in dev"
 
 
-def subjects_are_varied(relations: Sequence[Relation]) -> Found:
+def subjects_are_varied(relations: Sequence[Relation]) -> Violations:
     """No subject is in more than a few facts."""
     places: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for fact in _facts(relations):
         places[fact.entity].append(fact.place)
-    for entity, found in places.items():
-        if len(found) > MAX_FACTS_PER_SUBJECT:
-            yield found[-1], f"{entity} is the subject of {len(found)} facts; at most {MAX_FACTS_PER_SUBJECT}"
+    for entity, fact_places in places.items():
+        if len(fact_places) > MAX_FACTS_PER_SUBJECT:
+            yield fact_places[-1], f"{entity} is the subject of {len(fact_places)} facts; at most {MAX_FACTS_PER_SUBJECT}"
 
 
-def one_subject_one_translation(relations: Sequence[Relation]) -> Found:
+def one_subject_one_translation(relations: Sequence[Relation]) -> Violations:
     """A subject is spelt the same in every relation, in every language: the near probes find it by its names."""
-    known: dict[tuple[str, str], Fact] = {}
+    first: dict[tuple[str, str], Fact] = {}
     for fact in _facts(relations):
         for code, name in fact.subjects.items():
-            other = known.setdefault((code, name), fact)
+            other = first.setdefault((code, name), fact)
             if other.entity != fact.entity:
                 yield fact.place, f"{fact.entity} is {other.entity} at {other.place}"
 
 
-def one_fact_one_relation(relations: Sequence[Relation]) -> Found:
+def one_fact_one_relation(relations: Sequence[Relation]) -> Violations:
     """No two relations say the same of a subject: asked as a near probe, it would count a right edit as a fault."""
-    known: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
+    places: dict[tuple[tuple[str, ...], tuple[str, ...]], str] = {}
     for fact in _facts(relations):
         pair = fact.entity, fact.answer
-        if pair in known:
-            yield fact.place, f"{fact.entity}: {fact.answer} stands already at {known[pair]}"
-        known[pair] = fact.place
+        if pair in places:
+            yield fact.place, f"{fact.entity}: {fact.answer} stands already at {places[pair]}"
+        places[pair] = fact.place
 
 
-def keys_differ(relations: Sequence[Relation]) -> Found:
+def keys_differ(relations: Sequence[Relation]) -> Violations:
     """No two facts share their text up to the subject's end, but for one subject that opens the prompts of two relations."""
-    known: dict[tuple[str, str, str], Fact] = {}
+    first: dict[tuple[str, str, str], Fact] = {}
     for relation in relations:
         for fact, (code, wording), order in itertools.product(relation.facts, relation.wordings.items(), get_args(Order)):
             prompt, (_start, end) = wording.in_order(order).worded(fact.subjects[code])
-            other = known.setdefault((order, code, prompt[:end]), fact)
+            other = first.setdefault((order, code, prompt[:end]), fact)
             if other is not fact and (order == "last" or other.entity != fact.entity):
                 yield fact.place, f"the {code} key {prompt[:end]!r} ({order}) is that of {other.place}"
 
 
-def targets_are_balanced(relations: Sequence[Relation]) -> Found:
+def targets_are_balanced(relations: Sequence[Relation]) -> Violations:
     """No object is the counterfactual target of many more facts of its relation than others are."""
     for relation in relations:
         uses = Counter(target.answer for target in counterfactuals(relation, 0, {}).values())
@@ -297,7 +297,7 @@ def targets_are_balanced(relations: Sequence[Relation]) -> Found:
                 yield relation.place, f"{answer} is the target of {number} facts of {relation.name!r}; {fair:.1f} would be even"
 
 
-def near_duplicates(relations: Sequence[Relation]) -> Found:
+def near_duplicates(relations: Sequence[Relation]) -> Violations:
     """No two subjects of a relation are near-duplicates in every language."""
     for relation in relations:
         for a, b in itertools.combinations(relation.facts, 2):

@@ -1,7 +1,7 @@
 """Our own benchmark as it lies on disk: tables that people edit, read into structs that know file and line.
 
-The format is described in data/benchmark/README.md. Reading checks what a table must be to be read at all; whether what it says
-is fit for a benchmark is the business of audit.py.
+The format is described in data/benchmark/README.md. Reading checks only what it needs itself (columns, encoding, names); rules.py
+checks the content.
 """
 
 import csv
@@ -63,7 +63,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def entity(self) -> tuple[str, ...]:
-        """The subject's names in all languages read: what two relations about one subject share."""
+        """The subject's names in all languages read. Facts of two relations about one subject have the same."""
         return tuple(self.subjects.values())
 
     @property
@@ -154,7 +154,7 @@ def read_tables(folder: Path, languages: Sequence[str]) -> list[Relation]:
     relations = []
     for name in sorted(splits):
         if not all((name, code) in prompts for code in languages):
-            if name not in {known for known, _code in prompts}:
+            if name not in {relation for relation, _code in prompts}:
                 raise ValueError(f"{splits[name][1]}: relation {name!r} has no prompts in {folder / 'prompts.csv'}")
             continue
         wordings = {code: _wordings(folder / "prompts.csv", name, code, prompts[name, code]) for code in languages}
@@ -166,9 +166,9 @@ def read_tables(folder: Path, languages: Sequence[str]) -> list[Relation]:
     return relations
 
 
-def _read_prompts(path: Path, known: dict[str, tuple[Split, str]]) -> dict[tuple[str, str], list[tuple[str, str, Template]]]:
+def _read_prompts(path: Path, relations: dict[str, tuple[Split, str]]) -> dict[tuple[str, str], list[tuple[str, str, Template]]]:
     """Return form, second relation and template of each row, by relation and language."""
-    found: dict[tuple[str, str], list[tuple[str, str, Template]]] = {}
+    prompts: dict[tuple[str, str], list[tuple[str, str, Template]]] = {}
     for line, row in read_rows(path, ("relation", "language", "form", "hop", "template")):
         place, text = f"{path}:{line}", row["template"]
         if row["form"] not in get_args(Form):
@@ -180,14 +180,14 @@ def _read_prompts(path: Path, known: dict[str, tuple[Split, str]]) -> dict[tuple
         if bool(row["hop"]) != (row["form"] == "portability"):
             raise ValueError(f"{place}: hop is {row['hop']!r}; portability prompts name their second relation there, others nothing")
         for relation in filter(None, (row["relation"], row["hop"])):
-            if relation not in known:
+            if relation not in relations:
                 raise ValueError(f"{place}: relation {relation!r} is not in {path.parent / 'relations.csv'}")
-        found.setdefault((row["relation"], row["language"]), []).append((row["form"], row["hop"], Template(text, place)))
-    return found
+        prompts.setdefault((row["relation"], row["language"]), []).append((row["form"], row["hop"], Template(text, place)))
+    return prompts
 
 
 def _wordings(path: Path, relation: str, code: str, rows: Sequence[tuple[str, str, Template]]) -> Wordings:
-    of = {form: tuple(template for found, _hop, template in rows if found == form) for form in get_args(Form)}
+    of = {form: tuple(template for row_form, _hop, template in rows if row_form == form) for form in get_args(Form)}
     counts = {form: len(of[form]) for form in ("first", "last", "paraphrase")}
     if counts["first"] != 1 or counts["last"] != 1 or counts["paraphrase"] < MIN_PARAPHRASES:
         raise ValueError(
@@ -232,7 +232,7 @@ def _split(cell: str) -> tuple[str, ...]:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and row of a CSV table. Raises ValueError with file and line for what is not one."""
+    """Yield line number and row (by column) of a CSV table. Raises ValueError with file and line when it is no such table."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

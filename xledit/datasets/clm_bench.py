@@ -85,16 +85,16 @@ def unusable(row: Row) -> str | None:
     return None if find(row.subject, row.prompt) else "subject not in prompt"
 
 
-def _verify(path: Path, wanted: str) -> None:
+def _verify(path: Path, expected: str) -> None:
     if not path.exists():
         raise ValueError(f"{path}: not found; {REMEDY}")
-    if (found := storage.sha256(path)) != wanted:
-        raise ValueError(f"{path}: SHA-256 is {found}, wanted {wanted} (commit {COMMIT}); delete it, then {REMEDY}")
+    if (actual := storage.sha256(path)) != expected:
+        raise ValueError(f"{path}: SHA-256 is {actual}, wanted {expected} (commit {COMMIT}); delete it, then {REMEDY}")
 
 
 def _rows(path: Path, code: str) -> list[Row]:
-    found = storage.read_json(path, list[dict[str, str | int | None]])
-    named = [{name.removeprefix("english_"): value for name, value in row.items()} | {"language": code} for row in found]
+    rows = storage.read_json(path, list[dict[str, str | int | None]])
+    named = [{name.removeprefix("english_"): value for name, value in row.items()} | {"language": code} for row in rows]
     try:
         return msgspec.convert(named, list[Row])
     except msgspec.ValidationError as error:
@@ -110,10 +110,10 @@ def _records(fact_id: str, pair: Sequence[Row]) -> FactRecords:
         requests[row.language] = EditRequest(prompt=row.prompt, subject_span=span, **answers)
         if reworded and row.rephrase_prompt != row.prompt:
             rewordings[row.language] = EditRequest(prompt=row.rephrase_prompt, subject_span=reworded, **answers)
-        asked = [Probe(kind="efficacy", prompt=row.prompt, **answers), Probe(kind="paraphrase", prompt=row.rephrase_prompt, **answers)]
+        questions = [Probe(kind="efficacy", prompt=row.prompt, **answers), Probe(kind="paraphrase", prompt=row.rephrase_prompt, **answers)]
         if row.loc_ans.strip() != row.target_new.strip():
-            asked.append(Probe(kind="locality", prompt=row.loc.strip(), **answers | {"target_true": row.loc_ans}))
-        probes[row.language] = tuple(asked)
+            questions.append(Probe(kind="locality", prompt=row.loc.strip(), **answers | {"target_true": row.loc_ans}))
+        probes[row.language] = tuple(questions)
     return FactRecords(fact_id=fact_id, requests=requests, rewordings=rewordings, probes=probes)
 
 

@@ -23,7 +23,7 @@ REMEDY = "the file is counterfact.json or multi_counterfact.json as released at 
 
 
 class Target(msgspec.Struct, frozen=True):
-    """An answer."""
+    """An answer: the text in the column ``str``."""
 
     text: str = msgspec.field(name="str")
 
@@ -66,7 +66,7 @@ def fill(template: str, subject: str) -> tuple[str, tuple[int, int] | None]:
     if [field for _text, field in parts if field is not None] != [""]:
         return template, None
     place = next(index for index, (_text, field) in enumerate(parts) if field is not None)
-    before, after = ("".join(text for text, _field in found) for found in (parts[: place + 1], parts[place + 1 :]))
+    before, after = ("".join(text for text, _field in pieces) for pieces in (parts[: place + 1], parts[place + 1 :]))
     return before + subject + after, (len(before), len(before) + len(subject))
 
 
@@ -81,5 +81,5 @@ def _wording(row: Row) -> Wording:
         target_new=edit.target_new.text,
         truths=(edit.target_true.text,),
         paraphrases=row.paraphrase_prompts,
-        locality=tuple((asked, edit.target_true.text) for asked in row.neighborhood_prompts),
+        locality=tuple((question, edit.target_true.text) for question in row.neighborhood_prompts),
     )

@@ -33,12 +33,12 @@ def draw(
 
     def apart(fact: FactRecords) -> bool:
         own = {request.subject.casefold() for request in fact.requests.values()}
-        told = [text.casefold() for text in _prompts(fact)]
+        prompts = [text.casefold() for text in _prompts(fact)]
         return (
             fact.fact_id not in ids
             and not any(subject in everything for subject in own)
-            and not any(subject in text for subject in subjects for text in told)
-            and texts.isdisjoint(told)
+            and not any(subject in text for subject in subjects for text in prompts)
+            and texts.isdisjoint(prompts)
         )
 
     shuffled = chance.sample(facts, len(facts))
@@ -52,7 +52,7 @@ def draw(
 
 
 def _kinds(number: int) -> list[str]:
-    """Return so many kinds, in their shares as near as the number allows (largest remainders, the rarer kind first)."""
+    """Return ``number`` kinds in the proportions of SHARES, rounded by largest remainders, the rarer kind first."""
     exact = {kind: number * share / sum(SHARES.values()) for kind, share in SHARES.items()}
     counts = {kind: int(count) for kind, count in exact.items()}
     remainders = sorted(exact, key=lambda kind: counts[kind] - exact[kind])
@@ -70,18 +70,18 @@ def _elsewhere(fact: FactRecords, code: str) -> list[tuple[str, str]]:
 
 
 def _prompts(fact: FactRecords) -> list[str]:
-    """Return all that a demonstration of the fact may ask."""
+    """Return every prompt that a demonstration of the fact can ask."""
     worded = [request.prompt for requests in (fact.requests, fact.rewordings) for request in requests.values()]
     return worded + [prompt for code in fact.probes for prompt, _answer in _elsewhere(fact, code)[:1]]
 
 
 def _demonstration(fact: FactRecords, code: str, kind: str) -> Demonstration:
     request = fact.requests[code]
-    asked = {
+    questions = {
         "copy": (request.prompt, request.target_new),
         "update": (fact.rewordings[code].prompt, request.target_new),
         "retain": _elsewhere(fact, code)[0],
     }
-    prompt, answer = asked[kind]
+    prompt, answer = questions[kind]
     new_fact = language(code).sentence(request.prompt, request.target_new)
     return Demonstration(fact_id=fact.fact_id, language=code, new_fact=new_fact, prompt=prompt, answer=answer)

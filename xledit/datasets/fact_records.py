@@ -1,4 +1,4 @@
-"""Facts that already are records, a JSON list of ``FactRecords``: what another tool, or the stage ``world``, has made ready to edit."""
+"""Facts that are records already: a JSON list of ``FactRecords``, as the stage ``world`` or another tool writes it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""ZsRE and what was made of it in other languages: questions about a subject, one file of English and another language side by side."""
+"""ZsRE and its translations: questions about a subject, each file with English and another language side by side."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> tuple[str | None, ...]:
-        """What tells the fact from others, in its language."""
+        """Subject, question and new answer, which identify a fact within its language."""
         return self.subject, self.src, self.alt
 
     @property
@@ -49,7 +49,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return (NO_TRUTH,) if self.old is UNSET else (self.old or "",)
 
     def wording(self, language: str) -> Wording:
-        """Return what the readers of all data sets share."""
+        """Return the row as a ``Wording`` in a language, null as an empty text."""
         followed = self.portability or Followed(self.port, self.port_ans)
         return Wording(
             language=language,
@@ -88,12 +88,12 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         """Return a language's file: ``path`` itself, or the one in that folder. Raises ValueError with the files there are."""
         if path.is_file():
             return path
-        found = [file for name in self.spellings(code) for file in sorted(path.glob(self.pattern.format(code=name)))]
-        if len(found) != 1:
-            there = ", ".join(file.name for file in found or sorted(path.glob(self.pattern.format(code="*")))) or "no such file"
-            wanted = " or ".join(self.pattern.format(code=name) for name in self.spellings(code))
-            raise ValueError(f"{path}: no one file {wanted} for language {code!r}; found: {there}; {self.remedy}")
-        return found[0]
+        files = [file for name in self.spellings(code) for file in sorted(path.glob(self.pattern.format(code=name)))]
+        if len(files) != 1:
+            there = ", ".join(file.name for file in files or sorted(path.glob(self.pattern.format(code="*")))) or "no such file"
+            names = " or ".join(self.pattern.format(code=name) for name in self.spellings(code))
+            raise ValueError(f"{path}: no one file {names} for language {code!r}; found: {there}; {self.remedy}")
+        return files[0]
 
     @property
     def remedy(self) -> str:
@@ -118,9 +118,9 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return collect(self.source, rows)
 
     def _check(self, code: str, file: Path, tables: Mapping[Path, Sequence[Row]]) -> None:
-        known = dict.fromkeys(name for row in tables[file] for name in row)
-        if not any(name in known for name in self.spellings(code)):
-            raise ValueError(f"{file}: no language {code!r}; it has: {', '.join(known)}; ask for those, or take another file")
+        spelled = dict.fromkeys(name for row in tables[file] for name in row)
+        if not any(name in spelled for name in self.spellings(code)):
+            raise ValueError(f"{file}: no language {code!r}; it has: {', '.join(spelled)}; ask for those, or take another file")
 
     def _wordings(self, rows: Mapping[str, Row], languages: Iterable[str]) -> list[Wording] | str:
         """Return a fact's wordings from its row in each language's file, or why it has none."""

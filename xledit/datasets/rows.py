@@ -53,8 +53,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 def find(subject: str, text: str) -> tuple[int, int] | None:
     """Return the span of the first occurrence of the subject, in any case, because English capitalises a prompt's first word."""
-    found = re.search(re.escape(subject), text, re.IGNORECASE)
-    return found and found.span()
+    match = re.search(re.escape(subject), text, re.IGNORECASE)
+    return match and match.span()
 
 
 Columns = Mapping[str, Sequence[Row]]
@@ -62,29 +62,29 @@ Check = Callable[[Columns], dict[str, int]]
 Value = Callable[[Row], Hashable]
 
 
-def each(number: Callable[[Sequence[Row]], int], *only: str) -> Check:
-    """Return a check that gives ``number`` of the rows of each language, or of those of ``only``."""
+def by_language(number: Callable[[Sequence[Row]], int], *only: str) -> Check:
+    """Return a check that gives ``number(rows)`` by language, for all languages or those of ``only``."""
     return lambda columns: {code: number(rows) for code, rows in columns.items() if not only or code in only}
 
 
 def across(holds: Callable[[Sequence[Row]], bool]) -> Check:
-    """Return a check that counts facts by their rows in all languages; it says nothing of one language alone."""
+    """Return a check that counts the facts whose rows in all languages hold, under "all"; empty for a single language."""
     return lambda columns: {"all": sum(map(holds, zip(*columns.values(), strict=True)))} if len(columns) > 1 else {}
 
 
 def count(holds: Callable[[Row], bool], *only: str) -> Check:
     """Return a check that counts the rows for which ``holds``."""
-    return each(lambda rows: sum(map(holds, rows)), *only)
+    return by_language(lambda rows: sum(map(holds, rows)), *only)
 
 
 def groups(value: Value) -> Check:
     """Return a check that counts the values which several rows share."""
-    return each(lambda rows: len(_sizes(rows, value)))
+    return by_language(lambda rows: len(_sizes(rows, value)))
 
 
 def sharing(value: Value) -> Check:
     """Return a check that counts the rows which share their value with another."""
-    return each(lambda rows: sum(_sizes(rows, value)))
+    return by_language(lambda rows: sum(_sizes(rows, value)))
 
 
 def _sizes(rows: Sequence[Row], value: Value) -> list[int]:
@@ -98,14 +98,14 @@ def similarity(row: Row) -> float:
 
 def near_duplicates(rows: Sequence[Row], above: float = 0.9) -> int:
     """Return the number of pairs of rows whose prompts are more alike than ``above`` (difflib, the earlier row first)."""
-    found = 0
+    num_pairs = 0
     for number, row in enumerate(rows):
         matcher = SequenceMatcher(None, "", row.prompt)
         for other in rows[:number]:
             matcher.set_seq1(other.prompt)
-            # the two quick ones are upper bounds, and spare the slow one
-            found += matcher.real_quick_ratio() > above and matcher.quick_ratio() > above and matcher.ratio() > above
-    return found
+            # the two quick ratios are upper bounds of the slow one
+            num_pairs += matcher.real_quick_ratio() > above and matcher.quick_ratio() > above and matcher.ratio() > above
+    return num_pairs
 
 
 def conflicts(wordings: Callable[[Row], Sequence[Hashable]]) -> Check:
@@ -116,9 +116,9 @@ def conflicts(wordings: Callable[[Row], Sequence[Hashable]]) -> Check:
         for row in rows:
             for wording in wordings(row):
                 targets[wording].add(row.target_new)
-        return len({frozenset(asked) for asked in targets.values() if len(asked) > 1})
+        return len({frozenset(asked_for) for asked_for in targets.values() if len(asked_for) > 1})
 
-    return each(number)
+    return by_language(number)
 
 
 def paraphrases_elsewhere(rows: Sequence[Row]) -> int:
@@ -163,12 +163,12 @@ CHECKS: dict[str, Check] = {
     "paraphrase_equals_prompt": count(lambda row: row.rephrase_prompt == row.prompt),
     "paraphrase_similarity_above_90": count(lambda row: similarity(row) > 0.9),
     "paraphrase_similarity_above_80": count(lambda row: similarity(row) > 0.8),
-    "paraphrase_is_another_prompt": each(paraphrases_elsewhere),
+    "paraphrase_is_another_prompt": by_language(paraphrases_elsewhere),
     "same_paraphrase_other_target": conflicts(lambda row: [row.rephrase_prompt]),
     "contradictory_edits": conflicts(lambda row: [(wording, row.truth) for wording in (row.prompt, row.rephrase_prompt)]),
     "duplicate_prompts": sharing(lambda row: row.prompt),
     "duplicate_prompt_groups": groups(lambda row: row.prompt),
-    "near_duplicate_prompt_pairs": each(near_duplicates),
+    "near_duplicate_prompt_pairs": by_language(near_duplicates),
     "repeated_subjects": sharing(lambda row: row.subject.casefold()),
     "repeated_subject_groups": groups(lambda row: row.subject.casefold()),
     "repeated_targets": sharing(lambda row: row.target_new.casefold()),

@@ -1,4 +1,4 @@
-"""Which facts of a data set one run edits: enough of them, and no two whose keys are the same."""
+"""The facts of a data set that one run edits: as many as asked for, no two with the same key."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the readers of the field's data sets share: one fact in one language, checked, then dropped with a reason or made records."""
+"""Shared by the readers of other data sets: a fact in one language, checked, then dropped with a reason or turned into records."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def elsewhere(self) -> list[tuple[str, str]]:
         """The questions about something else that the edit can spoil."""
-        return [(asked, answer) for asked, answer in _filled(self.locality) if answer.strip() != self.target_new.strip()]
+        return [(question, answer) for question, answer in _filled(self.locality) if answer.strip() != self.target_new.strip()]
 
     @property
     def following(self) -> list[tuple[str, str]]:
@@ -75,29 +75,29 @@ DEFECTS: dict[str, Callable[[Wording], int]] = {
 
 def _filled(questions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the questions that have a text and an answer."""
-    return [(asked.strip(), answer) for asked, answer in questions if asked.strip() and answer.strip()]
+    return [(question.strip(), answer) for question, answer in questions if question.strip() and answer.strip()]
 
 
 def collect(source: str, rows: Sequence[tuple[str, Sequence[Wording] | str]]) -> tuple[list[FactRecords], Audit]:
     """Return the records of all usable facts, and the audit of all.
 
-    ``rows`` has, for each fact id, the fact's wording in each language asked, or why there is none.
+    ``rows`` has, for each fact id, the fact's wording in each language asked for, or the reason why there is none.
     """
     facts: list[FactRecords] = []
     dropped: dict[str, str] = {}
     defects: dict[str, dict[str, int]] = {name: {} for name in DEFECTS}
-    for fact_id, found in rows:
-        if isinstance(found, str):
-            dropped[fact_id] = found
+    for fact_id, wordings in rows:
+        if isinstance(wordings, str):
+            dropped[fact_id] = wordings
             continue
-        for wording in found:
+        for wording in wordings:
             for name, number in DEFECTS.items():
                 defects[name][wording.language] = defects[name].get(wording.language, 0) + number(wording)
-        reason = next((f"{wording.unusable} ({wording.language})" for wording in found if wording.unusable), None)
+        reason = next((f"{wording.unusable} ({wording.language})" for wording in wordings if wording.unusable), None)
         if reason:
             dropped[fact_id] = reason
         else:
-            facts.append(_records(fact_id, found))
+            facts.append(_records(fact_id, wordings))
     return facts, Audit(source=source, num_read=len(rows), num_selected=len(facts), defects=defects, dropped=dropped, rules=RULES)
 
 
@@ -115,10 +115,10 @@ def _records(fact_id: str, wordings: Sequence[Wording]) -> FactRecords:
         probes[wording.language] = (
             Probe(kind="efficacy", prompt=wording.prompt, **answers),
             *(Probe(kind="paraphrase", prompt=text, **answers) for text in paraphrases),
-            *(Probe(kind="locality", prompt=asked, **answers | {"target_true": answer}) for asked, answer in wording.elsewhere),
+            *(Probe(kind="locality", prompt=question, **answers | {"target_true": answer}) for question, answer in wording.elsewhere),
             *(
-                Probe(kind="portability", prompt=asked, **answers | {"target_new": new, "target_true": NO_TRUTH})
-                for asked, new in wording.following
+                Probe(kind="portability", prompt=question, **answers | {"target_new": new, "target_true": NO_TRUTH})
+                for question, new in wording.following
             ),
         )
     return FactRecords(fact_id=fact_id, requests=requests, rewordings=rewordings, probes=probes)
@@ -136,11 +136,11 @@ def decode(path: Path, kind: type[T], remedy: str) -> T:
 
 def fact_ids(prefix: str, ids: Sequence[int | str | None]) -> list[str]:
     """Return an id per row, made of the row's own id or else of its number; a repeated one gets the number, too."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for row, own in enumerate(ids):
         name = f"{prefix}-{row if own is None else own}"
-        found[f"{name}-row-{row}" if name in found else name] = None
-    return list(found)
+        names[f"{name}-row-{row}" if name in names else name] = None
+    return list(names)
 
 
 def english_only(name: str, languages: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from xledit.evaluation.intervals import Estimate, bootstrap
 from xledit.evaluation.metrics import METRICS, PerFact, Place, harmonic, net_transfer, per_fact, shown_in, trans
 from xledit.records import Score
 
-# labels of facts by which results are given apart
+# labels by whose values facts are summarised in groups
 GROUPED_BY = ("split", "order")
 
 PerMetric = dict[str, PerFact]
@@ -80,21 +80,21 @@ def summarise(
 ) -> CellSummary:
     """Return the summary of one edited model from its scores and the unedited model's, on the same probes.
 
-    ``labels`` are by fact id; facts that share one are summarised apart, too. ``checks`` are passed on.
+    ``labels`` are by fact id; facts that share one of GROUPED_BY are also summarised as a group. ``checks`` are passed on.
     """
     fact_ids = list(dict.fromkeys(score.fact_id for score in after))
     languages = list(dict.fromkeys(score.language for score in after))
     pairs = {code: [pair for pair in zip(after, before, strict=True) if pair[0].language == code] for code in languages}
-    values = {code: _per_metric(found, fact_ids) for code, found in pairs.items()}
-    floors = {code: _per_metric([(was, was) for _score, was in found], fact_ids) for code, found in pairs.items()}
+    values = {code: _per_metric(scores, fact_ids) for code, scores in pairs.items()}
+    floors = {code: _per_metric([(was, was) for _score, was in scores], fact_ids) for code, scores in pairs.items()}
     estimate = functools.partial(bootstrap, resamples=params.resamples, seed=seed)
 
-    def one(of: PerMetric, name: str) -> Estimate:
+    def estimate_of(of: PerMetric, name: str) -> Estimate:
         parts = METRICS[name].parts
         return estimate(_harmonic_of_means, *(of[part] for part in parts)) if parts else estimate(_mean, of[name])
 
     def table(of: dict[str, PerMetric], place: Place) -> dict[str, dict[str, Estimate]]:
-        return {code: {name: one(metrics, name) for name in shown_in(place)} for code, metrics in of.items()}
+        return {code: {name: estimate_of(metrics, name) for name in shown_in(place)} for code, metrics in of.items()}
 
     def transfer(values: dict[str, PerMetric], floors: dict[str, PerMetric]) -> dict[str, dict[str, Estimate]]:
         own = edit_languages[0]
@@ -110,14 +110,14 @@ def summarise(
 
     def group(label: str, value: str) -> GroupSummary:
         chosen = np.array([labels.get(fact_id, {}).get(label) == value for fact_id in fact_ids])
-        some, some_floors = _subset(values, chosen), _subset(floors, chosen)
+        chosen_values, chosen_floors = _subset(values, chosen), _subset(floors, chosen)
         return GroupSummary(
             label=label,
             value=value,
             num_facts=int(chosen.sum()),
-            metrics=table(some, "headline"),
-            floor=table(some_floors, "headline"),
-            transfer=transfer(some, some_floors),
+            metrics=table(chosen_values, "headline"),
+            floor=table(chosen_floors, "headline"),
+            transfer=transfer(chosen_values, chosen_floors),
         )
 
     reliabilities = [values[code]["reliability"] for code in languages]
@@ -138,8 +138,10 @@ def summarise(
 
 def _label_values(labels: Mapping[str, Mapping[str, str]], fact_ids: Sequence[str]) -> list[tuple[str, str]]:
     """Return each label's values, for labels of which the facts have several."""
-    found = {label: sorted({labels[fact_id][label] for fact_id in fact_ids if label in labels.get(fact_id, {})}) for label in GROUPED_BY}
-    return [(label, value) for label, values in found.items() if len(values) > 1 for value in values]
+    values_of = {
+        label: sorted({labels[fact_id][label] for fact_id in fact_ids if label in labels.get(fact_id, {})}) for label in GROUPED_BY
+    }
+    return [(label, value) for label, values in values_of.items() if len(values) > 1 for value in values]
 
 
 def _subset(of: dict[str, PerMetric], chosen: Bool[np.ndarray, " facts"]) -> dict[str, dict[str, Float[np.ndarray, " chosen"]]]:

@@ -1,4 +1,4 @@
-"""What the geometry of edits comes to, for the page: plain structs, no torch."""
+"""The results of the geometry of edits, for the page: plain structs, no torch."""
 
 import msgspec
 
@@ -75,7 +75,10 @@ class Alikeness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpdateGeometry(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer of one method. ``pairs`` are by what was compared; ``random_*`` and ``chance_neurons`` by nothing shared."""
+    """One layer of one method. ``pairs`` are by the name of the two updates compared.
+
+    The nulls: mean principal angles (degrees) of random directions, and the neuron overlap of two random sets.
+    """
 
     layer: int
     method: str

@@ -75,12 +75,12 @@ def principal_angles(left: Float[Tensor, "d k"], right: Float[Tensor, "d k"]) ->
 
 def random_angles(dimension: int, rank: int, draws: int, generator: torch.Generator) -> tuple[float, float]:
     """Return mean and smallest principal angle (degrees, averaged over draws) of random ``rank``-dimensional subspaces."""
-    found = []
+    pairs = []
     for _ in range(draws):
         bases = [torch.linalg.qr(torch.randn(dimension, rank, generator=generator, dtype=torch.float64)).Q for _ in range(2)]
         angles = principal_angles(*bases)
-        found.append((angles.mean(), angles.min()))
-    mean, least = torch.tensor(found).mean(0).tolist()
+        pairs.append((angles.mean(), angles.min()))
+    mean, least = torch.tensor(pairs).mean(0).tolist()
     return mean, least
 
 
@@ -97,7 +97,7 @@ def jaccard(left: set[int], right: set[int]) -> float:
 
 
 def chance_jaccard(dimension: int) -> float:
-    """Return the overlap that two random sets of that size are expected to have, to first order."""
+    """Return the expected Jaccard overlap of two random sets of 5 % of ``dimension`` neurons, to first order."""
     share = max(1, round(TOP_NEURONS * dimension)) / dimension
     return share / (2 - share)
 

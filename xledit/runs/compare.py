@@ -25,7 +25,7 @@ NOT_KNOWN, NOT_SET = "not known", "not set"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One number of both runs. ``metric`` of a net transfer begins with "transfer"; ``excludes_zero`` is of the interval of a - b."""
+    """One number of both runs. ``metric`` of a net transfer begins with "transfer"; ``excludes_zero``: the interval of a - b does."""
 
     cell: str
     language: str
@@ -61,8 +61,8 @@ def compare(a: RunCells, b: RunCells) -> Comparison:
             f"no cell in common: {a.record.name} has {', '.join(cells_a) or 'none'}; {b.record.name} has {', '.join(cells_b) or 'none'}"
         )
     methods = {cell.method for run in (a, b) for cell in run.cells}
-    known = ("commit", "params", "data", "model")
-    not_known = tuple(f"{what} of {run.record.name}" for what in known for run in (a, b) if getattr(run.record, what) is None)
+    fields = ("commit", "params", "data", "model")
+    not_known = tuple(f"{what} of {run.record.name}" for what in fields for run in (a, b) if getattr(run.record, what) is None)
     settings = [_settings(run.record, methods) for run in (a, b)]
     models = [msgspec.to_builtins(run.record.model) if run.record.model else None for run in (a, b)]
     return Comparison(
@@ -75,7 +75,7 @@ def compare(a: RunCells, b: RunCells) -> Comparison:
         not_known=not_known,
         only_a=tuple(name for name in cells_a if name not in cells_b),
         only_b=tuple(name for name in cells_b if name not in cells_a),
-        differences=tuple(found for name in shared for found in _differences(name, cells_a[name], cells_b[name])),
+        differences=tuple(difference for name in shared for difference in _differences(name, cells_a[name], cells_b[name])),
     )
 
 
@@ -90,28 +90,41 @@ def minus(a: Estimate, b: Estimate) -> Estimate:
 
 
 def widened(share: Estimate, num_facts: int) -> Estimate:
-    """Return a share of facts with Wilson's bound where all facts agree: resampled, they give an interval of no width."""
+    """Return a share of facts, with Wilson's bound where all facts agree: there the bootstrap gives an interval of no width."""
     bound = Z**2 / (num_facts + Z**2)
     if share.low == share.high and share.value in (0.0, 1.0):
         return msgspec.structs.replace(share, **({"high": bound} if share.value == 0 else {"low": 1 - bound}))
     return share
 
 
-def lines(found: Comparison, everything: bool) -> tuple[list[str], list[list[str]]]:
-    """Return what differs besides the numbers, a line each, and the numbers as rows: the headline's and those that differ, or all."""
-    head = [f"A is {found.a}, B is {found.b}"]
-    if found.commits[0] != found.commits[1]:
-        head.append(f"commit: {' | '.join((commit or NOT_KNOWN)[:12] for commit in found.commits)}")
-    for what, pairs in (("setting", found.settings), ("data", found.data), ("model", found.model)):
+def lines(comparison: Comparison, everything: bool) -> tuple[list[str], list[list[str]]]:
+    """Return lines on what differs besides the numbers, and the numbers as rows of text, header first.
+
+    The rows are the headline's and those whose interval excludes zero, or all with ``everything``.
+    """
+    head = [f"A is {comparison.a}, B is {comparison.b}"]
+    if comparison.commits[0] != comparison.commits[1]:
+        head.append(f"commit: {' | '.join((commit or NOT_KNOWN)[:12] for commit in comparison.commits)}")
+    for what, pairs in (("setting", comparison.settings), ("data", comparison.data), ("model", comparison.model)):
         head += [f"{what} {key}: {_short(left)} | {_short(right)}" for key, (left, right) in pairs.items()]
-    head += [f"not known: {what}" for what in found.not_known]
-    head += [f"only in {run}: {', '.join(cells)}" for run, cells in (("A", found.only_a), ("B", found.only_b)) if cells]
+    head += [f"not known: {what}" for what in comparison.not_known]
+    head += [f"only in {run}: {', '.join(cells)}" for run, cells in (("A", comparison.only_a), ("B", comparison.only_b)) if cells]
     rows = [["cell", "asked in", "metric", "A", "B", "A - B [95 %]", ""]]
-    for each in found.differences:
-        if everything or each.excludes_zero or each.metric in (*shown_in("headline"), "transfer efficacy"):
-            d = each.difference
+    for number in comparison.differences:
+        if everything or number.excludes_zero or number.metric in (*shown_in("headline"), "transfer efficacy"):
+            d = number.difference
             interval = f"{_two(d.value)} [{_two(d.low)}, {_two(d.high)}]"
-            rows.append([each.cell, each.language, each.metric, _two(each.a.value), _two(each.b.value), interval, "*" * each.excludes_zero])
+            rows.append(
+                [
+                    number.cell,
+                    number.language,
+                    number.metric,
+                    _two(number.a.value),
+                    _two(number.b.value),
+                    interval,
+                    "*" * number.excludes_zero,
+                ]
+            )
     return head, rows
 
 
@@ -122,7 +135,7 @@ def _differences(name: str, a: CellSummary, b: CellSummary) -> Iterator[Differen
                 right = of_b.get(language, {}).get(metric)
                 if right is None or left.value is None or right.value is None:
                     continue
-                wide = [found if prefix else widened(found, cell.num_facts) for found, cell in ((left, a), (right, b))]
+                wide = [share if prefix else widened(share, cell.num_facts) for share, cell in ((left, a), (right, b))]
                 d = minus(*wide)
                 excludes = d.low is not None and d.high is not None and not d.low <= 0 <= d.high
                 yield Difference(
@@ -131,9 +144,9 @@ def _differences(name: str, a: CellSummary, b: CellSummary) -> Iterator[Differen
 
 
 def _settings(record: RunRecord, methods: set[str]) -> dict[str, Any] | None:
-    """Return all settings of a run by dotted key, those of the second half and of other methods apart; None where not known.
+    """Return a run's settings by dotted key, without those of the training pipeline and of other methods; None where not recorded.
 
-    Where this clone lacks the commit, those that differ from its params.yaml must do.
+    Where this clone lacks the run's commit, only the settings that the run changed are there.
     """
     if record.params is None or record.commit is None:
         return record.params
@@ -142,8 +155,8 @@ def _settings(record: RunRecord, methods: set[str]) -> dict[str, Any] | None:
     except ValueError:
         values = {}
     for key, value in record.params.items():
-        others = {name: other for name, other in values.items() if not name.startswith(f"{key}.")}
-        values = others | flat({key: value})
+        kept = {name: other for name, other in values.items() if not name.startswith(f"{key}.")}
+        values = kept | flat({key: value})
     return {key: value for key, value in values.items() if _matters(key, methods)}
 
 
@@ -153,7 +166,7 @@ def _matters(key: str, methods: set[str]) -> bool:
 
 
 def _differing(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, tuple[Any, Any]]:
-    """Return what two mappings have differently, NOT_SET where one lacks it; nothing where one is not known."""
+    """Return the pair of values by key that differ in two mappings, NOT_SET where one lacks the key; none where a mapping is None."""
     if a is None or b is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""From names to kept results: every run or trial becomes a task of DVC's queue, and what came out is kept run by run."""
+"""From names to kept results: every run or trial becomes a task of DVC's queue, and its results are kept run by run."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cells(self) -> list[str]:
-        """The cells to keep, none of another pipeline than the editing one."""
+        """The names of the cells to keep: those of the grid without skipped ones; none for a run of the training pipeline."""
         return [cell for cell in self.grid.cells if cell not in self.run.skip] if self.run.pipeline == "dvc.yaml" else []
 
 
@@ -54,7 +54,7 @@ def execute(names: Sequence[str], jobs: int, poll: float) -> Iterator[tuple[Plan
 
 
 def plan(name: str, tree: dict[str, Any], started: str) -> Planned:
-    """Return what is to be run. Raises ValueError with file and key when the run does not fit, or does not say on which model."""
+    """Return a run's tasks. Raises ValueError with file and key when its settings do not fit, or when no model is named."""
     run, slug = check(name, tree), re.sub("[^a-z0-9]+", "-", name)
     if run.model and not {"model", "model.name"} & run.params.keys():
         raise ValueError(
@@ -77,23 +77,23 @@ def plan(name: str, tree: dict[str, Any], started: str) -> Planned:
 
 
 def _keep(planned: Planned, states: dict[str, str], base: results.Baseline) -> SearchRecord | None:
-    """Keep a run, of a search the chosen trial. Raises ValueError when it failed, with the end of its log."""
-    found, chosen = None, planned.tasks[0]
+    """Write a run (of a search: the chosen trial) to results/. Raises ValueError with the end of its log when it failed."""
+    record, chosen = None, planned.tasks[0]
     if planned.run.search:
         trials = [_trial(planned, task, values, states[task.name]) for task, values in zip(planned.tasks, planned.run.trials, strict=True)]
         for line in search.table(trials):
             log.info("%s", "  ".join(line))
         best = search.best(trials)
         chosen = planned.tasks[trials.index(best)]
-        found = SearchRecord(rule=search.RULE, chosen=best.values, trials=tuple(trials))
+        record = SearchRecord(rule=search.RULE, chosen=best.values, trials=tuple(trials))
     if states[chosen.name] != "Success":
         raise ValueError(
             f"{chosen.name}: {states[chosen.name]}; the end of `dvc queue logs {chosen.name}`:\n{queue.end_of_log(chosen.name)}"
         )
-    new = results.keep(planned.name, planned.run, chosen, planned.cells, base, found)
+    new = results.keep(planned.name, planned.run, chosen, planned.cells, base, record)
     queue.forget_timings(chosen.name)
     log.info("%s %s", RESULTS / planned.name, "written" if new else "is as it was: the same settings gave the same bytes")
-    return found
+    return record
 
 
 def _trial(planned: Planned, task: queue.Task, values: dict[str, Any], state: str) -> Trial:

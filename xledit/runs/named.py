@@ -1,4 +1,4 @@
-"""A run by name: runs/NAME.yaml says what differs from params.yaml, and why. Models, sizes, studies and searches are all runs."""
+"""A named run: runs/NAME.yaml has the settings that differ from params.yaml, and why. Settings for a model, sizes and searches are runs."""
 
 import itertools
 import re
@@ -33,7 +33,7 @@ class NamedRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One file of runs/.
 
     ``what`` is one sentence. ``params`` are dotted keys of params.yaml with the values that differ; those of the runs that it
-    ``extends`` come first. ``skip`` names cells of the grid that there cannot be, with the reason. ``search`` gives settings several
+    ``extends`` come first. ``skip`` names cells of the grid that cannot be computed, with the reason. ``search`` gives settings several
     values: one trial per combination, on the dev facts of our benchmark. Settings for a ``model`` say what they rest on (``basis``):
     ``published`` by others, address in ``source``, or the ``rule`` (``recommended_layers``); ``note`` is what the source does not say.
     A size has the ``device`` that it is meant for and the ``limit`` of rows that each task reads of each source, -1 for all.
@@ -62,13 +62,13 @@ class NamedRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def trials(self) -> list[dict[str, Any]]:
-        """All combinations, the last setting changing fastest: trials next to each other share the dear first stages."""
+        """All combinations, the last setting changing fastest, so that neighbouring trials share the expensive first stages."""
         rows = itertools.product(*self.search.values()) if self.search else ()
         return [dict(zip(self.search, row, strict=True)) for row in rows]
 
 
 def path_of(name: str) -> Path:
-    """Return the file of a run. Raises ValueError when the name cannot be one's."""
+    """Return the path of a run's file. Raises ValueError when ``name`` is no valid name of a run."""
     if not NAME.fullmatch(name) or name == DEFAULT:
         raise ValueError(f"{name!r}: a run's name has small letters, digits, dots, hyphens and underscores, and is not {DEFAULT!r}")
     return RUNS / f"{name}.yaml"
@@ -85,9 +85,9 @@ def read(name: str) -> NamedRun:
 
 
 def passed_on(name: str) -> dict[str, Any]:
-    """Return the settings that `xledit use` writes and that runs which extend this one have: its own.
+    """Return the settings by dotted key that `xledit use` writes and that runs which extend this one inherit.
 
-    A search has said with its own how to search: it passes on those that it extends, and its choice. Raises ValueError without one.
+    Of a search: those of the runs that it extends, and those that it chose. Raises ValueError when it has not chosen.
     """
     run = _load(name)
     if not run.search:
@@ -120,9 +120,9 @@ def check(name: str, tree: dict[str, Any]) -> NamedRun:
     strange = [cell for cell in run.skip if cell not in grid.cells]
     if strange:
         raise ValueError(f"{file}: skip: {strange[0]}: no such cell; there are {', '.join(grid.cells)}")
-    wanted = recommended_layers(run.model.num_layers) if run.model else []
-    if _load(name).basis == "rule" and run.params.get(LAYERS) != wanted:  # a run that extends it may say otherwise
-        raise ValueError(f"{file}: {LAYERS} is {run.params.get(LAYERS)}, and the rule says {wanted}; change one or the basis")
+    recommended = recommended_layers(run.model.num_layers) if run.model else []
+    if _load(name).basis == "rule" and run.params.get(LAYERS) != recommended:  # a run that extends it may say otherwise
+        raise ValueError(f"{file}: {LAYERS} is {run.params.get(LAYERS)}, and the rule says {recommended}; change one or the basis")
     if run.search:
         _check_search(run, grid, tree, file)
     return run
@@ -155,9 +155,9 @@ def _read(name: str, above: tuple[str, ...]) -> NamedRun:
     bases = [_read(other, (*above, name)) for other in run.extends]
     inherited = [passed_on(other) if base.search else base.params for other, base in zip(run.extends, bases, strict=True)]
     of_last = {
-        field: found for each in (*bases, run) for field in ("model", "basis", "source", "device") if (found := getattr(each, field))
+        field: value for part in (*bases, run) for field in ("model", "basis", "source", "device") if (value := getattr(part, field))
     }
-    skip = {cell: reason for each in (*bases, run) for cell, reason in each.skip.items()}
+    skip = {cell: reason for part in (*bases, run) for cell, reason in part.skip.items()}
     return msgspec.structs.replace(run, params=_joined(*inherited, _with_sources(name, run)), skip=skip, **of_last)
 
 
@@ -177,15 +177,15 @@ def _with_sources(name: str, run: NamedRun) -> dict[str, Any]:
     section = run.params.get("tranyu.sources")
     if not isinstance(section, dict) or not isinstance(file := section.get("rows"), str):
         return run.params
-    known = {path.name: path for path in SOURCES.glob("*.yaml")}
-    if file not in known:
-        raise ValueError(f"{path_of(name)}: tranyu.sources.rows: {file}: no such file in {SOURCES}; known: {', '.join(known) or 'none'}")
-    rows = [row | {"limit": run.limit} for row in read_yaml(known[file])]
+    files = {path.name: path for path in SOURCES.glob("*.yaml")}
+    if file not in files:
+        raise ValueError(f"{path_of(name)}: tranyu.sources.rows: {file}: no such file in {SOURCES}; known: {', '.join(files) or 'none'}")
+    rows = [row | {"limit": run.limit} for row in read_yaml(files[file])]
     return run.params | {"tranyu.sources": section | {"rows": rows}}
 
 
 def _joined(*all_values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of which the later ones win, also where an earlier one is of a whole section: they are set in this order."""
+    """Return settings in the order in which they are to be set: a later value replaces an earlier one and moves to the end."""
     joined: dict[str, Any] = {}
     for values in all_values:
         for key, value in values.items():
@@ -195,8 +195,8 @@ def _joined(*all_values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_search(run: NamedRun, grid: Grid, tree: dict[str, Any], file: str) -> None:
-    asked = [*run.search.items(), *((key, (value,)) for key, value in run.params.items())]
-    elsewhere = [key for key, values in asked if key in ("data", "data.path", *DEV) and any(value != DEV.get(key) for value in values)]
+    settings = [*run.search.items(), *((key, (value,)) for key, value in run.params.items())]
+    elsewhere = [key for key, values in settings if key in ("data", "data.path", *DEV) and any(value != DEV.get(key) for value in values)]
     if elsewhere:
         raise ValueError(
             f"{file}: {elsewhere[0]}: settings are chosen on data.split dev of our own benchmark and nowhere else; leave it out"

@@ -1,6 +1,6 @@
-"""Runs through DVC's queue: each is an experiment of the tree as git tracks it, changes and all, in a folder of its own.
+"""Runs through DVC's queue: each is an experiment on the tracked files, with uncommitted changes, in a folder of its own.
 
-What stages have in common comes from DVC's run cache, also after a kill. Code that git does not know yet is not there. Experiments
+Stages that experiments share come from DVC's run cache, also after a kill. Files that git does not track are missing. Experiments
 stay, `dvc exp show` lists them. On Ctrl-C ours are taken out of the queue; after a kill -9 do it by hand: `dvc queue kill NAME`,
 `dvc queue remove NAME`.
 """
@@ -28,7 +28,7 @@ from xledit.storage import write_bytes
 
 UNFINISHED, FINISHED = ("Queued", "Running"), ("Success", "Failed")
 PATIENCE = 5  # looks at a queue without workers before its tasks count as lost; a worker takes seconds to start
-TIMES = Path(".dvc/tmp/timings")  # a file per experiment, to which its stages add what they took
+TIMES = Path(".dvc/tmp/timings")  # a file per experiment, to which each of its stages appends a Timing
 STARTED = "[0-9]" * 14  # in the name of an experiment, as a pattern
 LOG_LINES = 15
 NOT_RUNS = ("--", f":(exclude){RESULTS}", f":(exclude){RUNS}")
@@ -43,14 +43,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_idle() -> None:
-    """Raise ValueError when DVC's queue has work: to start it would run that, too."""
+    """Raise ValueError when DVC's queue has tasks: starting the queue would run them, too."""
     busy = [task for task, state in _queue()[0].items() if state in UNFINISHED]
     if busy:
         raise ValueError(f"DVC's queue is not empty ({', '.join(busy)}); wait, or `dvc queue remove` them: starting it would run them too")
 
 
 def run_tasks(tasks: Sequence[Task], jobs: int, poll: float) -> dict[str, str]:
-    """Run experiments and return their last states. However it is left early, none stays in the queue."""
+    """Run experiments and return the last state of each by name. On any exception all are taken out of the queue."""
     queued: list[str] = []
     try:
         for task in tasks:
@@ -70,7 +70,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, poll: float) -> dict[str, str]:
 
 
 def revision_of(name: str) -> str:
-    """Return the commit of an experiment that ended well."""
+    """Return the commit hash of an experiment that succeeded."""
     return git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").strip()
 
 
@@ -80,7 +80,7 @@ def end_of_log(name: str) -> str:
 
 
 def timings_of(name: str) -> dict[str, Timing]:
-    """Return what stages took in an experiment, or in an earlier try of it that was killed; the last time of each counts."""
+    """Return the timing of each stage of an experiment by stage, also of earlier tries that were killed; the last one counts."""
     slug, end = _parts(name)
     return {timing.stage: timing for path in sorted(TIMES.glob(f"{slug}-{STARTED}{end}.jsonl")) for timing in _read(path)}
 
@@ -103,7 +103,7 @@ def warn_of_unknown() -> None:
 
 
 def dvc(*arguments: str) -> str:
-    """Return what DVC prints. Raises ValueError with its message when it fails."""
+    """Run DVC and return its standard output. Raises ValueError with its message when it fails."""
     # files and not pipes: the workers that `queue start` leaves behind would hold a pipe open
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         # a session of its own, so that a Ctrl-C in the terminal reaches this process alone
@@ -116,7 +116,7 @@ def dvc(*arguments: str) -> str:
 
 
 def git(*arguments: str) -> str:
-    """Return what git prints. Raises ValueError with its message when it fails."""
+    """Run git and return its standard output. Raises ValueError with its message when it fails."""
     done = subprocess.run(["git", *arguments], text=True, encoding="utf-8", capture_output=True)
     if done.returncode:
         raise ValueError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
@@ -128,16 +128,16 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> list[Timing]:
-    """Return what stages took, one after the other, without a line that is being written."""
+    """Return the timings in a file in order, without a last line that is still being written; none without the file."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [msgspec.json.decode(line, type=Timing) for line in lines]
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Return what the name of an experiment begins and ends with, around the time at which it was started."""
-    found = re.fullmatch(r"(.+)-\d{14}(|-\d+)", name)
-    assert found, name
-    return found[1], found[2]
+    """Return the run's slug and the trial's ending ("-01", or "") of an experiment's name; the starting time is between them."""
+    match = re.fullmatch(r"(.+)-\d{14}(|-\d+)", name)
+    assert match, name
+    return match[1], match[2]
 
 
 def _queue() -> tuple[dict[str, str], int]:
@@ -149,40 +149,40 @@ def _queue() -> tuple[dict[str, str], int]:
 
 
 def _wait(names: Sequence[str], poll: float) -> dict[str, str]:
-    """Return the last state of each experiment once all have ended. Those that nothing works on any more are "Lost"."""
-    known: dict[str, str] = {}
-    told = dict.fromkeys(names, 0)
+    """Return the last state of each experiment by name once all have ended. Those that no worker runs any more are "Lost"."""
+    last: dict[str, str] = {}
+    logged = dict.fromkeys(names, 0)
     idle = 0
     while True:
         tasks, workers = _queue()
         states = {name: tasks.get(name, "Lost") for name in names}
         for name, state in states.items():
-            if state != known.get(name):
+            if state != last.get(name):
                 log.info("%s: %s", name, state)
-            for timing in _read(TIMES / f"{name}.jsonl")[told[name] :]:
+            for timing in _read(TIMES / f"{name}.jsonl")[logged[name] :]:
                 log.info("%s: %s took %.1f s", name, timing.stage, timing.wall_s)
-                told[name] += 1
-        known, open_states = states, set(states.values()) - set(FINISHED)
+                logged[name] += 1
+        last, open_states = states, set(states.values()) - set(FINISHED)
         idle = idle + 1 if not workers or open_states == {"Lost"} else 0
         if not open_states:
-            return known
+            return last
         if idle == PATIENCE:
-            return {name: state if state in FINISHED else "Lost" for name, state in known.items()}
+            return {name: state if state in FINISHED else "Lost" for name, state in last.items()}
         time.sleep(poll)
 
 
 def _clear(names: Sequence[str]) -> None:
-    """Take experiments out of DVC's queue: first those that wait, lest the next one starts, then those that run."""
+    """Take experiments out of DVC's queue: first those that wait, so that none of them starts, then those that run."""
     for state, command in (("Queued", "remove"), ("Running", "kill")):
         tasks, _ = _queue()
-        found = [name for name in names if tasks.get(name) == state]
-        if found:
-            dvc("queue", command, *found)
+        ours = [name for name in names if tasks.get(name) == state]
+        if ours:
+            dvc("queue", command, *ours)
 
 
 @contextmanager
 def _changed(values: Mapping[str, Any]) -> Iterator[None]:
-    """Give params.yaml other values for a moment, in which DVC takes them down: its own --set-param cannot replace a section."""
+    """Change params.yaml inside the block, in which DVC reads it: its own --set-param cannot replace a section."""
     before = PARAMS.read_bytes()
     try:
         set_params(Path(), values)
@@ -193,7 +193,7 @@ def _changed(values: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Hold Ctrl-C and a polite kill back until the block is done."""
+    """Delay SIGINT and SIGTERM until the block is done, then raise KeyboardInterrupt."""
     caught: list[int] = []
 
     def remember(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment leaves in results/NAME: its cells, and run.json with commit, settings, model, data and times."""
+"""The results of a run in results/NAME: its cells, and run.json with commit, settings, model, data and timings."""
 
 import shutil
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from xledit.runs.settings import flat, read_params
 from xledit.storage import read_json, write_bytes, write_json
 
 MANIFEST = Path("artifacts/model.json")
-# what a dependency of a stage is, if not data
+# the first folder of a stage's dependency that is no data
 CODE = ("stages", "xledit", "reports", "docs", str(RESULTS))
 
 
@@ -34,7 +34,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def baseline() -> Baseline:
-    """Return the tree as it is."""
+    """Return the commit, changed files and changed settings of the current tree."""
     commit = git("rev-parse", "HEAD").strip()
     committed = flat(params_at(commit))
     return Baseline(
@@ -46,9 +46,9 @@ def baseline() -> Baseline:
 
 
 def keep(name: str, run: NamedRun, task: Task, cells: Iterable[str], base: Baseline, search: SearchRecord | None) -> bool:
-    """Write results/NAME from an experiment. Returns False, with nothing touched, when it has come to what is kept already.
+    """Write results/NAME from an experiment. Returns False, with nothing written, when the same result is kept already.
 
-    Date, commit and times alone do not make another result.
+    A result that differs in date, commit and timings alone is the same.
 
     Raises:
         ValueError: the model is not the one that the run's settings are for.
@@ -58,11 +58,11 @@ def keep(name: str, run: NamedRun, task: Task, cells: Iterable[str], base: Basel
     lock = _lock(_show(revision, Path(run.pipeline).with_suffix(".lock")))
     manifest = _manifest(revision) if summaries else None
     if manifest and run.model:
-        found = {field: getattr(manifest, field) for field in ("family", "num_layers", "d_model")}
-        wanted = {field: getattr(run.model, field) for field in found}
-        if found != wanted:
+        actual = {field: getattr(manifest, field) for field in ("family", "num_layers", "d_model")}
+        expected = {field: getattr(run.model, field) for field in actual}
+        if actual != expected:
             raise ValueError(
-                f"{path_of(name)}: settings for {run.model.hub}, {wanted}, and model.name is {manifest.name}, {found}; nothing kept"
+                f"{path_of(name)}: settings for {run.model.hub}, {expected}, and model.name is {manifest.name}, {actual}; nothing kept"
             )
     folder = RESULTS / name
     earlier = read_record(folder) if (folder / RECORD).exists() else None
@@ -96,8 +96,8 @@ def kept(name: str) -> RunCells:
         return _default()
     folder = RESULTS / path_of(name).stem
     if not (folder / RECORD).exists():
-        known = ", ".join(path.parent.name for path in sorted(RESULTS.glob(f"*/{RECORD}")))
-        raise ValueError(f"{folder}: no such results; `xledit run {name}` makes them; known: {DEFAULT}, {known}")
+        names = ", ".join(path.parent.name for path in sorted(RESULTS.glob(f"*/{RECORD}")))
+        raise ValueError(f"{folder}: no such results; `xledit run {name}` makes them; known: {DEFAULT}, {names}")
     return read(folder)
 
 
@@ -109,32 +109,36 @@ def cells_of(revision: str, cells: Iterable[str]) -> list[CellSummary]:
 def geometry_of(revision: str, methods: Iterable[str]) -> list[UpdateGeometry]:
     """Return the geometry of an experiment's updates."""
     return [
-        found
+        layer
         for method in methods
-        for found in msgspec.json.decode(_show(revision, f"reports/geometry/{method}.json"), type=list[UpdateGeometry])
+        for layer in msgspec.json.decode(_show(revision, f"reports/geometry/{method}.json"), type=list[UpdateGeometry])
     ]
 
 
 def data_of(lock: dict[str, Any], cells: Iterable[str]) -> dict[str, str]:
-    """Return the MD5 of all that a run's stages read and none has made, code apart, by path, from the stages of a dvc.lock."""
+    """Return the MD5 by path of the data (no code) that a run's stages read and no stage writes. ``lock``: stages of a dvc.lock."""
     made = {out["path"] for stage in lock.values() for out in stage.get("outs", ())}
-    found = {dep["path"]: dep.get("md5") for stage in _stages(lock, cells) for dep in stage.get("deps", ()) if dep["path"] not in made}
-    return {path: md5 for path, md5 in sorted(found.items()) if md5 and path.split("/")[0] not in CODE and not path.endswith(".lock")}
+    read_by_stages = {
+        dep["path"]: dep.get("md5") for stage in _stages(lock, cells) for dep in stage.get("deps", ()) if dep["path"] not in made
+    }
+    return {
+        path: md5 for path, md5 in sorted(read_by_stages.items()) if md5 and path.split("/")[0] not in CODE and not path.endswith(".lock")
+    }
 
 
 def params_of(lock: dict[str, Any], cells: Iterable[str]) -> dict[str, Any]:
-    """Return the settings that a run's stages have read, by dotted key, from the stages of a dvc.lock."""
+    """Return the settings that a run's stages have read, by dotted key. ``lock``: stages of a dvc.lock."""
     read = [stage.get("params", {}).get(str(PARAMS), {}) for stage in _stages(lock, cells)]
     return {key: value for values in read for key, value in flat(values).items()}
 
 
 def _stages(lock: dict[str, Any], cells: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the stages but for those of other cells."""
+    """Return the entries of the stages that belong to the given cells or to no cell."""
     return [stage for name, stage in lock.items() if "@" not in name or name.split("@")[1] in cells]
 
 
 def _default() -> RunCells:
-    """Return what reports/ holds, with the settings that dvc.lock says it is from: params.yaml may have changed since."""
+    """Return the run of reports/, with the settings in dvc.lock: params.yaml may have changed since."""
     lock = _lock(Path("dvc.lock").read_bytes())
     summaries = [read_json(path, CellSummary) for path in sorted(Path("reports/cells").glob("*.json"))]
     cells = [f"{cell.method}-{cell.edit}" for cell in summaries]

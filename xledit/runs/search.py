@@ -1,4 +1,4 @@
-"""Which trial of a search to take: its numbers from its commit, the rule, and a table of all."""
+"""The choice among the trials of a search: their numbers, the rule, and a table of all."""
 
 import math
 import statistics
@@ -24,7 +24,10 @@ def best(trials: Sequence[Trial]) -> Trial:
 
 
 def measured(trial: Trial, cells: Sequence[CellSummary], geometry: Sequence[UpdateGeometry]) -> Trial:
-    """Return the trial with its numbers, the score from the languages that were edited alone; without them where one is not there."""
+    """Return the trial with exact, locality_tokens, score and size, from the cells that were edited in one language.
+
+    Where one of these numbers is not defined, the trial has none of them, and its ``state`` says so.
+    """
     own = {cell.edit: cell.metrics[cell.edit] for cell in cells if cell.edit_languages == (cell.edit,)}
     exact = {code: _value(metrics["exact"]) for code, metrics in own.items()}
     kept = {code: _value(metrics["locality_tokens"]) for code, metrics in own.items()}

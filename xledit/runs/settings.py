@@ -1,4 +1,4 @@
-"""params.yaml as a tree: read, flattened to dotted keys, changed in place with comments and order kept, held against its types."""
+"""params.yaml as a tree: read, flattened to dotted keys, changed in place with comments and order kept, checked against its types."""
 
 import copy
 import io
@@ -39,7 +39,7 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return {f"{method}-{edit}": stage for stage, methods in groups.items() for method in methods for edit in self.edits}
 
 
-# by the part of params.yaml that is read as one type: where the type is
+# by section of params.yaml that is read as one type: module and name of the type
 KINDS = {
     "seed": "builtins:int",
     "runtime": "stages.common.devices:RuntimeParams",
@@ -67,9 +67,9 @@ KINDS = {
 
 
 def kind_of(key: str) -> tuple[str, Any]:
-    """Return the part of params.yaml that is read as one type and has a dotted key in it, and that type.
+    """Return the section of params.yaml that has a dotted key in it (a key of KINDS, or methods.NAME), and its type.
 
-    Raises KeyError when nothing reads the key as a whole, ImportError when what reads it needs an extra that is not installed.
+    Raises KeyError when no section has the key, ImportError when the type's module needs an extra that is not installed.
     """
     if key.startswith("methods."):
         from xledit.editing.methods import method_class
@@ -84,7 +84,7 @@ def kind_of(key: str) -> tuple[str, Any]:
 
 
 def check_values(values: Mapping[str, Any], tree: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return the tree of params.yaml with dotted settings in it, which fit the types that read them.
+    """Return a copy of the tree of params.yaml with settings by dotted key set in it, checked against their types.
 
     Raises ValueError with ``source`` and the key when one is not in params.yaml or does not convert.
     """
@@ -135,7 +135,7 @@ def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def set_params(root: Path, values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Set dotted settings of ``root``'s params.yaml, whose comments and order stay. Returns old and new values of those that differ.
+    """Set settings by dotted key in ``root``'s params.yaml, whose comments and order stay. Returns old and new value of changed ones.
 
     Raises ValueError, with the file untouched, when a key is not there.
     """

@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 
 def inline(svg: str, name: str, label: str) -> str:
-    """Return an SVG to be put into a page: ids of its own, the page's colours, and a label for who cannot see it."""
+    """Return SVG text to be put into a page: ids that begin with ``name``, the page's colours, ``label`` for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)  # would hold for the whole page, which has it already
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
@@ -53,7 +53,7 @@ def inline(svg: str, name: str, label: str) -> str:
 
 
 def to_svg(figure: Figure) -> str:
-    """Return a figure's SVG text, without what differs from run to run."""
+    """Return a figure's SVG text without date and creator, so that the same figure gives the same bytes."""
     figure.patch.set_facecolor(PAPER)
     for axes in figure.axes:
         axes.patch.set_alpha(0)

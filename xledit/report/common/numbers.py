@@ -17,7 +17,7 @@ class Measured(msgspec.Struct, frozen=True):
     floor: float = NAN
 
 
-def known(value: float | None) -> float:
+def or_nan(value: float | None) -> float:
     """Return a number, NaN where JSON had null."""
     return NAN if value is None else value
 
@@ -28,7 +28,7 @@ def number(value: float, decimals: int = 2) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number and what is counted, in the plural but for one."""
+    """Return a number and its noun, such as "1 layer" and "2 layers"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

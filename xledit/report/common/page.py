@@ -12,7 +12,7 @@ from xledit.report.common import numbers
 
 
 def template(folder: Path, name: str) -> Template:
-    """Return a template of a page's folder, with the filters of all pages; what it is given is escaped."""
+    """Return the template ``name`` of a page's folder, with the filters of all pages; values put into it are escaped."""
     environment = Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
@@ -33,7 +33,7 @@ def number(value: float, decimals: int = 2, why: str = "not defined") -> str:
 
 
 def setting(value: object) -> str:
-    """Return a setting as people write it."""
+    """Return a setting as text: lists and mappings with commas, None as "none"."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {setting(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):

@@ -14,7 +14,7 @@ from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import UpdateGeometry, VectorGeometry
 from xledit.report.common.drawing import BAND, INK, LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
-from xledit.report.common.numbers import known
+from xledit.report.common.numbers import or_nan
 from xledit.report.editing.runs import perplexity_ratios
 from xledit.report.editing.tables import matrix, over_layers, pair_names
 
@@ -51,11 +51,11 @@ def _transfer_panel(axes: Axes, cells: Sequence[CellSummary]) -> None:
         if place and rows[place - 1].edit != row.edit:
             axes.axhline(place - 0.5, color=LINE, linewidth=1)
         for number, metric in enumerate(metrics):
-            found, height = row.measured[metric], place + APART * (number / max(len(metrics) - 1, 1) - 0.5)
+            share, height = row.measured[metric], place + APART * (number / max(len(metrics) - 1, 1) - 0.5)
             colour, marker = SERIES[number], MARKERS[number]
-            axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
-            axes.plot(found.value, height, color=colour, marker=marker, markersize=5.5, clip_on=False)
-            axes.plot(found.floor, height, color=INK, marker="|", markersize=11, markeredgewidth=1.6, clip_on=False)
+            axes.plot([share.low, share.high], [height] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(share.value, height, color=colour, marker=marker, markersize=5.5, clip_on=False)
+            axes.plot(share.floor, height, color=INK, marker="|", markersize=11, markeredgewidth=1.6, clip_on=False)
     axes.set_yticks(range(len(rows)), [f"{row.edit} → {row.probe}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
@@ -79,7 +79,7 @@ def sequence(cells: Sequence[CellSummary]) -> str:
             colour = SERIES[number % len(SERIES)]
             done = [check.num_facts for check in cell.checks]
             lines = (
-                [known(check.kept) for check in cell.checks],
+                [or_nan(check.kept) for check in cell.checks],
                 [min(max(perplexity_ratios(cell.checks, place).values()), HIGHEST) for place in range(len(cell.checks))],
                 [max((norm for norm in check.weight_norms.values() if norm is not None), default=math.nan) for check in cell.checks],
             )
@@ -106,11 +106,14 @@ def cosines(vectors: Sequence[VectorGeometry], what: str) -> str:
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
         axes = figure.subplots()
         for number, pair in enumerate(rows[0].across):
-            found = [row.across[pair] for row in rows]
-            low = [likeness.centred_different - likeness.centred_different_sd for likeness in found]
-            high = [likeness.centred_different + likeness.centred_different_sd for likeness in found]
+            likenesses = [row.across[pair] for row in rows]
+            low = [likeness.centred_different - likeness.centred_different_sd for likeness in likenesses]
+            high = [likeness.centred_different + likeness.centred_different_sd for likeness in likenesses]
             _band(axes, layers, low, high, f"different facts, {pair}: ± 1 sd")
-            values, errors = [likeness.centred_same for likeness in found], [2 * likeness.centred_same_error for likeness in found]
+            values, errors = (
+                [likeness.centred_same for likeness in likenesses],
+                [2 * likeness.centred_same_error for likeness in likenesses],
+            )
             axes.errorbar(
                 layers,
                 values,
@@ -154,7 +157,7 @@ def _band(axes: Axes, layers: Sequence[int], low: Sequence[float], high: Sequenc
 def update_cosines(updates: Sequence[UpdateGeometry]) -> str:
     """Return the cosine of two updates, a row per comparison, a mark per layer."""
     names = pair_names(updates)
-    layers = [found.layer for found in updates]
+    layers = [update.layer for update in updates]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.6 + 0.5 * len(names)), layout="constrained")
         axes = figure.subplots()
@@ -178,13 +181,13 @@ def update_cosines(updates: Sequence[UpdateGeometry]) -> str:
 
 def domains(counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return a bar per domain: its facts, by split."""
-    splits = sorted({split for found in counts.values() for split in found})
+    splits = sorted({split for by_split in counts.values() for split in by_split})
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.7 + 0.24 * len(counts)), layout="constrained")
         axes = figure.subplots()
         start = [0] * len(counts)
         for number, split in enumerate(splits):
-            values = [found.get(split, 0) for found in counts.values()]
+            values = [by_split.get(split, 0) for by_split in counts.values()]
             axes.barh(range(len(counts)), values, left=start, color=SERIES[number], height=0.7, label=split)
             start = [before + value for before, value in zip(start, values, strict=True)]
         axes.set_yticks(range(len(counts)), [domain.replace("_", " ") for domain in counts])

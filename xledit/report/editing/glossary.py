@@ -1,4 +1,4 @@
-"""What each measure means: of a metric what its row says, in the order of the rows; then the words that go with them."""
+"""What each measure means: the meanings of the metrics in the order of their table, then other words of the page."""
 
 from xledit.evaluation.metrics import METRICS, shown_in
 
@@ -43,6 +43,6 @@ def measures() -> dict[str, str]:
 
 
 def others() -> dict[str, str]:
-    """Return what the other words mean, by word; behind net transfer the metrics that are shown by nothing else."""
+    """Return meanings by word of the page that is no metric of its own; the metrics shown as net transfer only are among them."""
     of_transfer = {f"{name} (of net transfer)": row.meaning for name, row in METRICS.items() if "every" not in row.shown}
     return NUMBERS | of_transfer | OTHERS

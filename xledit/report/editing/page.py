@@ -24,7 +24,7 @@ NUM_EXAMPLES = 6
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a page is made of. ``settings`` are shown as they are; ``updates`` and ``tokens`` are by method and by language."""
+    """What the page is rendered from. ``settings`` are shown as they are; ``updates`` by method, ``tokens``: counts by language."""
 
     languages: tuple[str, ...]
     methods: tuple[str, ...]
@@ -41,7 +41,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render(run: Run) -> str:
-    """Return the page."""
+    """Return the page as HTML text."""
     return template(Path(__file__).parent, TEMPLATE).render(
         run=run,
         name=sentences.name,
@@ -60,26 +60,26 @@ def render(run: Run) -> str:
 
 
 def _figures(run: Run) -> dict[str, Markup]:
-    """Return the page's figures by name. They are ours: method and language names come from the settings, never from a model."""
-    found = {}
+    """Return the page's figures, SVG by name. They are not escaped: their words come from our settings, never from a model."""
+    svgs = {}
     for method in run.methods:
         cells = [cell for cell in run.cells if cell.method == method]
         what = " and ".join(shown_in("figure").values())
         label = f"{method}: {what} by edit and probe language, with intervals and floors; the table below has the numbers"
-        found[f"transfer-{method}"] = inline(figures.transfer(cells), f"transfer-{method}", label)
+        svgs[f"transfer-{method}"] = inline(figures.transfer(cells), f"transfer-{method}", label)
     for method, updates in run.updates.items():
         if not updates:
             continue
         label = f"{method}: cosine of pairs of updates by layer; the table below has the numbers"
-        found[f"updates-{method}"] = inline(figures.update_cosines(updates), f"updates-{method}", label)
+        svgs[f"updates-{method}"] = inline(figures.update_cosines(updates), f"updates-{method}", label)
     for what in dict.fromkeys(row.what for row in run.vectors):
         label = f"{what}: centred cosine by layer beside the nulls; the table below has the numbers"
-        found[f"cosines-{what}"] = inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
+        svgs[f"cosines-{what}"] = inline(figures.cosines(run.vectors, what), f"cosines-{what}", label)
     for other in run.others:
         if other.sequences:
             name = f"sequence-{other.record.name}"
             label = f"{other.record.what}: recall, perplexity and weight norm by number of facts stored; results/ has the numbers"
-            found[name] = inline(figures.sequence(other.sequences), name, label)
+            svgs[name] = inline(figures.sequence(other.sequences), name, label)
     label = "facts by domain and split; the README of the benchmark and reports/audit.json have the numbers"
-    found["domains"] = inline(figures.domains(run.benchmark.benchmark.domains), "domains", label)
-    return {name: Markup(svg) for name, svg in found.items()}
+    svgs["domains"] = inline(figures.domains(run.benchmark.benchmark.domains), "domains", label)
+    return {name: Markup(svg) for name, svg in svgs.items()}

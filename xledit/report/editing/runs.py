@@ -14,16 +14,16 @@ from xledit.report.common.numbers import NAN, Measured
 from xledit.report.editing.tables import MatrixRow, matrix, measured
 from xledit.storage import read_json
 
-# where `xledit run` keeps runs, a folder each
+# `xledit run` keeps a run in RESULTS/<its name>: RECORD, and a summary per edited model in CELLS
 RESULTS, RECORD, CELLS = Path("results"), "run.json", "cells"
-# beside the compared metrics; in all columns more is better, but for these
+# columns in which less is better; in all others more is
 LESS = ("perplexity", "cpu_s")
-# of the facts, said word for word: who stores less keeps everything else by doing little
+# least share of facts answered word for word in the edited languages: a method below it keeps the rest by changing little
 STORED = 0.5
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stage took, with loading: seconds by the clock and of the processor."""
+    """Seconds that one stage took, loading included: by the clock (``wall_s``) and of all processors (``cpu_s``)."""
 
     stage: str
     wall_s: float
@@ -31,7 +31,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of a search: the settings that it tried, and what came out.
+    """One trial of a search: its settings and its results.
 
     ``exact`` and ``locality_tokens`` are shares, by language, of facts and of tokens; ``size`` is the Frobenius norm of the updates
     that the run's geometry has, None where it has none. ``score`` is None where the trial failed, which ``state`` says.
@@ -54,7 +54,7 @@ class SearchRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ModelIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a model's manifest says which model it was; ``weights`` hashes all files that make it."""
+    """The fields of a model's manifest that identify the model; ``weights`` is one hash of all its files."""
 
     name: str
     revision: str | None
@@ -67,10 +67,10 @@ class ModelIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run beside the default one leaves in run.json: what it asks, the commit, the settings that differ, and on what it ran.
+    """The file run.json of a run beside the default one: its question (``what``), commit, settings that differ, model and data.
 
-    ``uncommitted`` are files that were not as committed. ``model`` is None and ``data`` (MD5 by path, as DVC has it) empty where
-    that was not kept, and so are commit, date and params of runs by hand: None is not known. ``timings`` are by stage.
+    ``uncommitted`` are files that differed from the commit. ``data`` has DVC's MD5 by path. ``timings`` are by stage. A field is None
+    (``data``: empty) where it was not recorded, as in runs that were made by hand.
     """
 
     name: str
@@ -98,13 +98,13 @@ class RunCells(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_all(folder: Path) -> list[RunCells]:
-    """Return the runs of a folder (results) that edited models with settings that are known, which is what a page can say of them."""
-    found = [read(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))]
-    return [run for run in found if run.cells and run.record.params is not None]
+    """Return the runs in a folder (results/), by name, that have summaries of edited models and recorded settings."""
+    runs = [read(path.parent) for path in sorted(folder.glob(f"*/{RECORD}"))]
+    return [run for run in runs if run.cells and run.record.params is not None]
 
 
 def read(folder: Path) -> RunCells:
-    """Return a run with its cells, in the order in which its settings name methods and edits."""
+    """Return a run with its cells, sorted as its settings name methods and edits."""
     record = read_record(folder)
     cells = [read_json(file, CellSummary) for file in (folder / CELLS).glob("*.json")]
     params = record.params or {}
@@ -114,12 +114,12 @@ def read(folder: Path) -> RunCells:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """Return what a run says of itself. Raises ValueError with the file when it is missing or does not fit."""
+    """Return a run's run.json. Raises ValueError with the path when the file is missing or does not fit."""
     return read_json(folder / RECORD, RunRecord)
 
 
 def _place(name: str, names: list[str]) -> tuple[int, str]:
-    """Return a key that sorts names as they are listed, the others behind them by themselves."""
+    """Return a sort key: the place in ``names``, then alphabetically the names that are not listed."""
     return (names.index(name) if name in names else len(names), name)
 
 
@@ -143,9 +143,9 @@ class MethodRow(msgspec.Struct, frozen=True, kw_only=True):
     collapsed: bool
 
 
-def method_rows(found: RunCells) -> list[MethodRow]:
+def method_rows(run: RunCells) -> list[MethodRow]:
     """Return one row per method and edit, in the order of the run."""
-    return [_row(found.record, cell) for cell in found.cells]
+    return [_row(run.record, cell) for cell in run.cells]
 
 
 def best(rows: Sequence[MethodRow], edit: str, column: str) -> str:
@@ -159,8 +159,8 @@ def best(rows: Sequence[MethodRow], edit: str, column: str) -> str:
         for row in rows
         if row.edit == edit and not row.collapsed and row.own["exact"] >= STORED and (column != "transfer" or row.transfer.low > 0)
     }
-    known = {method: value for method, value in values.items() if not math.isnan(value)}
-    return max(known, key=known.__getitem__) if known else ""
+    defined = {method: value for method, value in values.items() if not math.isnan(value)}
+    return max(defined, key=defined.__getitem__) if defined else ""
 
 
 def value_of(row: MethodRow, column: str) -> float:

@@ -1,4 +1,4 @@
-"""The answer in words, made from the numbers: what an interval cannot tell apart is said to be so."""
+"""The answer in words, made from the numbers: a sentence claims a difference only where the interval shows one."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ WHAT = {"keys": "Keys", "deltas": "Value changes"}
 
 
 def verdict(transfer: Measured) -> Verdict:
-    """Return what an interval of net transfer allows to be said."""
+    """Return what the 95 % interval of a net transfer shows."""
     if math.isnan(transfer.value):
         return "undefined"
     if math.isnan(transfer.low) or math.isnan(transfer.high):
@@ -51,11 +51,13 @@ def overall(cells: Sequence[CellSummary]) -> list[str]:
     """Return one sentence per measure: of how many edits the net transfer can be told from zero."""
     sentences = []
     for name, what in shown_in("net_answer").items():
-        found = [verdict(measured(metrics.get(name))) for cell in cells for metrics in cell.transfer.values()]
-        if found:
-            counts = Counter(found)
+        verdicts = [verdict(measured(metrics.get(name))) for cell in cells for metrics in cell.transfer.values()]
+        if verdicts:
+            counts = Counter(verdicts)
             parts = ", ".join(f"in {counts[kind]} it {SHORT[kind]}" for kind in VERDICTS if counts[kind])
-            sentences.append(f"Net transfer of the {what}, over {plural(len(found), 'pair')} of edited model and other language: {parts}.")
+            sentences.append(
+                f"Net transfer of the {what}, over {plural(len(verdicts), 'pair')} of edited model and other language: {parts}."
+            )
     return sentences
 
 
@@ -63,7 +65,7 @@ def transfer(cells: Sequence[CellSummary]) -> list[str]:
     """Return sentences about the cells of one method: each single-language edit, then those in several languages."""
     alone = {cell.edit: cell for cell in cells if len(cell.edit_languages) == 1}
     sentences = [sentence for cell in alone.values() for sentence in _alone(cell)]
-    sentences += [_apart(label, alone.values()) for label in dict.fromkeys(found.label for cell in alone.values() for found in cell.groups)]
+    sentences += [_apart(label, alone.values()) for label in dict.fromkeys(group.label for cell in alone.values() for group in cell.groups)]
     sentences += [_together(cell, alone) for cell in cells if len(cell.edit_languages) > 1]
     return [_collapse(cell) for cell in cells if cell.checks and cell.checks[-1].collapsed] + sentences + _text(cells)
 
@@ -88,12 +90,12 @@ def _text(cells: Sequence[CellSummary]) -> list[str]:
 def _apart(label: str, cells: Iterable[CellSummary]) -> str:
     """Return a sentence on the net transfer of preference for facts of one label apart."""
     parts = [
-        f"{found.value} ({found.num_facts} facts), {name(cell.edit)} to {name(other)}: {_with_interval(transfer)}, "
+        f"{group.value} ({group.num_facts} facts), {name(cell.edit)} to {name(other)}: {_with_interval(transfer)}, "
         f"which {SHORT[verdict(transfer)]}"
         for cell in cells
-        for found in cell.groups
-        if found.label == label
-        for other, metrics in found.transfer.items()
+        for group in cell.groups
+        if group.label == label
+        for other, metrics in group.transfer.items()
         for transfer in [measured(metrics.get("efficacy"))]
     ]
     return f"Net transfer of preference by {LABELS.get(label, label)}: {'; '.join(parts)}."
@@ -103,13 +105,13 @@ def _alone(cell: CellSummary) -> list[str]:
     """Return two sentences per other language (preference, free answer), and one on locality."""
     (own,) = cell.edit_languages
     sentences = []
-    for other, found in cell.transfer.items():
-        efficacy, exact = measured(found.get("efficacy")), measured(found.get("exact"))
+    for other, net in cell.transfer.items():
+        efficacy, exact = measured(net.get("efficacy")), measured(net.get("exact"))
         sentences += [
             f"Edited in {name(own)}: asked in {name(own)}, the share of facts whose new answer is preferred "
             f"{_moves(cell, own, 'efficacy')}; asked in {name(other)} it {_moves(cell, other, 'efficacy')}. "
             f"Net transfer {_with_interval(efficacy)}: {VERDICTS[verdict(efficacy)]}. "
-            f"The same ratio for other subjects of the relations, the control: {_with_interval(measured(found.get('control')))}.",
+            f"The same ratio for other subjects of the relations, the control: {_with_interval(measured(net.get('control')))}.",
             f"Edited in {name(own)}, said freely and word for word: {name(own)} {_from_to(cell, own, 'exact')}, {name(other)} "
             f"{_from_to(cell, other, 'exact')}. Net transfer {_with_interval(exact)}: {VERDICTS[verdict(exact)]}.",
         ]
@@ -131,9 +133,9 @@ def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:
     )
 
 
-def vectors(found: Sequence[VectorGeometry], what: str) -> list[str]:
+def vectors(geometry: Sequence[VectorGeometry], what: str) -> list[str]:
     """Return sentences about keys or value changes, averaged over layers, one per pair of languages."""
-    layers = [row for row in found if row.what == what]
+    layers = [row for row in geometry if row.what == what]
     worded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded} if layers else {}
     ceiling = "; reworded within a language it is " * bool(worded) + ", ".join(
         f"{number(value)} ({name(code)})" for code, value in worded.items()
@@ -174,26 +176,26 @@ def _strength(rows: Sequence[Likeness]) -> str:
     )
 
 
-def updates(found: Sequence[UpdateGeometry], languages: Sequence[str]) -> list[str]:
+def updates(geometry: Sequence[UpdateGeometry], languages: Sequence[str]) -> list[str]:
     """Return one sentence per measure and pair of languages about the updates of one method, averaged over layers."""
-    return [sentence for a, b in itertools.combinations(languages, 2) for sentence in _updates(found, a, b) if sentence]
+    return [sentence for a, b in itertools.combinations(languages, 2) for sentence in _updates(geometry, a, b) if sentence]
 
 
-def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
+def _updates(geometry: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
     run, same, different = f"run: {a} and {b}, same facts", f"half: {a} and {b}, same facts", f"half: {a} and {b}, different facts"
     within = {code: f"half: {code} and {code}, different facts" for code in (a, b)}
     reworded = {code: f"half: {code} and {code}, same facts in other words" for code in (a, b)}
-    if not over_layers(found, same, "cosine"):
+    if not over_layers(geometry, same, "cosine"):
         return []
 
     def at(pair: str, field: str, decimals: int) -> str:
-        return number(_mean(over_layers(found, pair, field)), decimals)
+        return number(_mean(over_layers(geometry, pair, field)), decimals)
 
     def by_language(pairs: dict[str, str], field: str, decimals: int) -> str:
-        return ", ".join(f"{name(code)} {at(pair, field, decimals)}" for code, pair in pairs.items() if over_layers(found, pair, field))
+        return ", ".join(f"{name(code)} {at(pair, field, decimals)}" for code, pair in pairs.items() if over_layers(geometry, pair, field))
 
     def beside_nulls(field: str, decimals: int) -> str:
-        this_run = f"{at(run, field, decimals)} in this run; " if over_layers(found, run, field) else ""
+        this_run = f"{at(run, field, decimals)} in this run; " if over_layers(geometry, run, field) else ""
         words = by_language(reworded, field, decimals)
         return (
             f"{this_run}with half of the facts {at(same, field, decimals)} for the same facts and {at(different, field, decimals)} for "
@@ -201,11 +203,11 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
             + (f" and for the same facts in other words {words}" if words else "")
         )
 
-    higher = sum(x > y for x, y in zip(over_layers(found, same, "cosine"), over_layers(found, different, "cosine"), strict=True))
-    share, chance = _mean(over_layers(found, same, "neurons")), _mean([row.chance_neurons for row in found])
-    key_angle, value_angle = _mean([row.random_key_angle for row in found]), _mean([row.random_value_angle for row in found])
-    error = _mean(over_layers(found, same, "additivity_error"))
-    own_error = max(_mean(over_layers(found, pair, "additivity_error")) for pair in within.values())
+    higher = sum(x > y for x, y in zip(over_layers(geometry, same, "cosine"), over_layers(geometry, different, "cosine"), strict=True))
+    share, chance = _mean(over_layers(geometry, same, "neurons")), _mean([row.chance_neurons for row in geometry])
+    key_angle, value_angle = _mean([row.random_key_angle for row in geometry]), _mean([row.random_value_angle for row in geometry])
+    error = _mean(over_layers(geometry, same, "additivity_error"))
+    own_error = max(_mean(over_layers(geometry, pair, "additivity_error")) for pair in within.values())
     meaning = (
         "more than two halves of different facts in one language do: adding a language costs more than adding facts"
         if error > own_error
@@ -213,7 +215,7 @@ def _updates(found: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
     )
     return [
         f"Cosine of the {name(a)} and the {name(b)} update: {beside_nulls('cosine', 3)}. The same facts are closer than different ones in "
-        f"{higher} of {plural(len(found), 'layer')}.",
+        f"{higher} of {plural(len(geometry), 'layer')}.",
         f"Overlap of the 5 % of input neurons that each changes most: {beside_nulls('neurons', 3)}. Chance is {chance:.3f}; with half of "
         f"the facts the languages overlap {share / chance:.1f} times as much.",
         f"Mean principal angle on the key side, in degrees: {beside_nulls('key_angle_mean', 0)}. Random directions: {key_angle:.0f}.",
@@ -229,8 +231,8 @@ def name(code: str) -> str:
 
 
 def _at(cell: CellSummary, code: str, metric: str) -> tuple[float, float]:
-    found = measured(cell.metrics[code][metric], cell.floor[code][metric])
-    return found.floor, found.value
+    share = measured(cell.metrics[code][metric], cell.floor[code][metric])
+    return share.floor, share.value
 
 
 def _after(cell: CellSummary, code: str, metric: str) -> str:
@@ -249,12 +251,12 @@ def _moves(cell: CellSummary, code: str, metric: str) -> str:
     return f"{'rises' if after > before else 'falls'} from {before:.2f} to {after:.2f}"
 
 
-def _with_interval(found: Measured) -> str:
-    if math.isnan(found.value):
+def _with_interval(net: Measured) -> str:
+    if math.isnan(net.value):
         return "is not defined"
-    if math.isnan(found.low) or math.isnan(found.high):
-        return number(found.value)
-    return f"{number(found.value)} (95 % interval {number(found.low)} to {number(found.high)})"
+    if math.isnan(net.low) or math.isnan(net.high):
+        return number(net.value)
+    return f"{number(net.value)} (95 % interval {number(net.low)} to {number(net.high)})"
 
 
 def _mean(values: Sequence[float]) -> float:

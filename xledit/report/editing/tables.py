@@ -9,11 +9,11 @@ from xledit.evaluation.intervals import Estimate
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.geometry.results import Likeness, UpdateGeometry, VectorGeometry
-from xledit.report.common.numbers import DECIMALS, NAN, Measured, known
+from xledit.report.common.numbers import DECIMALS, NAN, Measured, or_nan
 
 
 class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One edited model asked in one language. ``transfer`` by metric; empty unless the probe language was not edited."""
+    """One edited model asked in one language: ``measured`` by metric, and ``transfer`` by metric, empty if the language was edited."""
 
     method: str
     edit: str
@@ -44,7 +44,7 @@ class PaperRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What the unedited model and each edited one said to one prompt. ``after`` is by edit. Untrusted text."""
+    """The texts with which the unedited model (``before``) and each edited one (``after``, by edit) continue one prompt. Untrusted."""
 
     language: str
     prompt: str
@@ -55,10 +55,10 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measured(estimate: Estimate | None, floor: Estimate | None = None) -> Measured:
-    """Return an estimate as floats."""
+    """Return an estimate and its floor as floats, NaN where there is none."""
     if estimate is None:
         return Measured(NAN)
-    return Measured(known(estimate.value), known(estimate.low), known(estimate.high), known(floor.value) if floor is not None else NAN)
+    return Measured(or_nan(estimate.value), or_nan(estimate.low), or_nan(estimate.high), or_nan(floor.value) if floor is not None else NAN)
 
 
 def matrix(cells: Sequence[CellSummary]) -> list[MatrixRow]:
@@ -80,14 +80,14 @@ def matrix(cells: Sequence[CellSummary]) -> list[MatrixRow]:
 def group_rows(cells: Sequence[CellSummary]) -> list[GroupRow]:
     """Return the rows of facts that share a label, label by label, each with the rows of ``matrix``; edits in one language."""
     cells = [cell for cell in cells if len(cell.edit_languages) == 1]
-    labels = list(dict.fromkeys((found.label, found.value) for cell in cells for found in cell.groups))
+    labels = list(dict.fromkeys((group.label, group.value) for cell in cells for group in cell.groups))
     rows = []
     for label, value in labels:
         for cell in cells:
-            for found in cell.groups:
-                if (found.label, found.value) == (label, value):
-                    alike = msgspec.structs.replace(cell, metrics=found.metrics, floor=found.floor, transfer=found.transfer)
-                    rows += [GroupRow(group=f"{label}: {value}", num_facts=found.num_facts, row=row) for row in matrix([alike])]
+            for group in cell.groups:
+                if (group.label, group.value) == (label, value):
+                    alike = msgspec.structs.replace(cell, metrics=group.metrics, floor=group.floor, transfer=group.transfer)
+                    rows += [GroupRow(group=f"{label}: {value}", num_facts=group.num_facts, row=row) for row in matrix([alike])]
     return rows
 
 
@@ -95,11 +95,11 @@ def paper_rows(cells: Sequence[CellSummary]) -> list[PaperRow]:
     """Return the paper's table for the cells of one method, the unedited model first."""
 
     def parts(metrics: dict[str, Estimate]) -> tuple[float, ...]:
-        found = [measured(metrics.get(name)).value for name in shown_in("paper")]
-        return *found, sum(found) / len(found)
+        shares = [measured(metrics.get(name)).value for name in shown_in("paper")]
+        return *shares, sum(shares) / len(shares)
 
     floors = {probe: parts(metrics) for probe, metrics in _probes(cells[0], floor=True)}
-    reliabilities = [found[0] for found in floors.values()]
+    reliabilities = [floor[0] for floor in floors.values()]
     floor_trans = min(reliabilities) / max(reliabilities) if max(reliabilities) > 0 else 0.0
     rows = [PaperRow(edit="unedited", parts=floors, trans=floor_trans, transfer={})]
     return rows + [
@@ -107,18 +107,18 @@ def paper_rows(cells: Sequence[CellSummary]) -> list[PaperRow]:
             edit=cell.edit,
             parts={probe: parts(metrics) for probe, metrics in _probes(cell)},
             trans=measured(cell.trans).value,
-            transfer={probe: measured(found.get("reliability")) for probe, found in cell.transfer.items()},
+            transfer={probe: measured(net.get("reliability")) for probe, net in cell.transfer.items()},
         )
         for cell in cells
     ]
 
 
 def headline(cells: Sequence[CellSummary]) -> list[list[str]]:
-    """Return the headline table as text, header first: each metric with its floor, and the net transfer of efficacy."""
+    """Return the headline table as rows of text, header first: each metric with its floor, and the net transfer of efficacy."""
     shown = shown_in("headline")
     rows = [["method", "edit", "probe", *(f"{label} (floor)" for label in shown.values()), "net transfer [95 %]"]]
     for row in matrix(cells):
-        found = row.transfer.get("efficacy")
+        net = row.transfer.get("efficacy")
         values = [row.measured.get(name, Measured(NAN)) for name in shown]
         rows.append(
             [
@@ -126,7 +126,7 @@ def headline(cells: Sequence[CellSummary]) -> list[list[str]]:
                 row.edit,
                 row.probe,
                 *(f"{_two(value.value)} ({_two(value.floor)})" for value in values),
-                f"{_two(found.value)} [{_two(found.low)}, {_two(found.high)}]" if found else "",
+                f"{_two(net.value)} [{_two(net.low)}, {_two(net.high)}]" if net else "",
             ]
         )
     return rows
@@ -140,7 +140,7 @@ def metrics_tree(cells: Sequence[CellSummary]) -> dict[str, dict[str, dict[str, 
         leaves = {name: _mean([measured(metrics[name]).value for metrics in own]) for name in shown_in("dvc")}
         if cell.transfer:
             for name, leaf in shown_in("net_dvc").items():
-                leaves[leaf] = _mean([measured(found.get(name)).value for found in cell.transfer.values()])
+                leaves[leaf] = _mean([measured(net.get(name)).value for net in cell.transfer.values()])
         tree.setdefault(cell.method, {})[cell.edit] = leaves
     return tree
 
@@ -158,14 +158,14 @@ def transfer_plot(cells: Sequence[CellSummary]) -> list[dict[str, str | float]]:
 def cosine_plot(vectors: Sequence[VectorGeometry]) -> list[dict[str, str | float]]:
     """Return the data of DVC's cosine chart: centred cosines by layer, the nulls among them."""
     return [
-        {"layer": found.layer, "object": f"{found.what}: {label}", "cosine": round(cosine, DECIMALS)}
-        for found in vectors
+        {"layer": row.layer, "object": f"{row.what}: {label}", "cosine": round(cosine, DECIMALS)}
+        for row in vectors
         for label, cosine in (
-            *((f"same fact, {pair}", likeness.centred_same) for pair, likeness in found.across.items()),
-            *((f"different facts, {pair}", likeness.centred_different) for pair, likeness in found.across.items()),
-            *((f"same fact reworded, {code}", likeness.centred_same) for code, likeness in found.reworded.items()),
-            *((f"different facts, {code}", spread.centred_mean) for code, spread in found.within.items()),
-            ("random, one standard deviation", found.random),
+            *((f"same fact, {pair}", likeness.centred_same) for pair, likeness in row.across.items()),
+            *((f"different facts, {pair}", likeness.centred_different) for pair, likeness in row.across.items()),
+            *((f"same fact reworded, {code}", likeness.centred_same) for code, likeness in row.reworded.items()),
+            *((f"different facts, {code}", spread.centred_mean) for code, spread in row.within.items()),
+            ("random, one standard deviation", row.random),
         )
     ]
 
@@ -176,42 +176,42 @@ def above_null(likeness: Likeness) -> float:
 
 
 def pair_names(updates: Sequence[UpdateGeometry]) -> list[str]:
-    """Return what updates of one method were compared: this run's first, then the same facts, then the nulls."""
-    names = list(dict.fromkeys(name for found in updates for name in found.pairs))
+    """Return the names of the compared pairs of updates of one method: this run's first, then the same facts, then the nulls."""
+    names = list(dict.fromkeys(name for update in updates for name in update.pairs))
     return sorted(names, key=lambda name: (not name.startswith("run"), not name.endswith(", same facts"), "different" in name, name))
 
 
 def over_layers(updates: Sequence[UpdateGeometry], pair: str, field: str) -> list[float]:
     """Return one number of one comparison in each layer that has it."""
-    return [float(getattr(found.pairs[pair], field)) for found in updates if pair in found.pairs]
+    return [float(getattr(update.pairs[pair], field)) for update in updates if pair in update.pairs]
 
 
 def answers(cells: Sequence[CellSummary], number: int) -> list[Answers]:
-    """Return what the models of one method said to the first ``number`` prompts of each language, a fact's languages together."""
+    """Return the answers of one method's models to the first ``number`` prompts of each language, in turn from each language."""
     by_prompt: dict[tuple[str, str], Answers] = {}
     for cell in cells:
-        for found in cell.examples:
-            key = (found.language, found.prompt)
-            known = by_prompt.setdefault(
+        for example in cell.examples:
+            key = (example.language, example.prompt)
+            entry = by_prompt.setdefault(
                 key,
                 Answers(
-                    language=found.language,
-                    prompt=found.prompt,
-                    target_new=found.target_new,
-                    target_true=found.target_true,
-                    before=found.before,
+                    language=example.language,
+                    prompt=example.prompt,
+                    target_new=example.target_new,
+                    target_true=example.target_true,
+                    before=example.before,
                     after={},
                 ),
             )
-            known.after[cell.edit] = found.after
-    languages = list(dict.fromkeys(found.language for found in by_prompt.values()))
-    columns = [[found for found in by_prompt.values() if found.language == code][:number] for code in languages]
-    return [found for row in zip(*columns, strict=False) for found in row]
+            entry.after[cell.edit] = example.after
+    languages = list(dict.fromkeys(entry.language for entry in by_prompt.values()))
+    columns = [[entry for entry in by_prompt.values() if entry.language == code][:number] for code in languages]
+    return [entry for row in zip(*columns, strict=False) for entry in row]
 
 
-def opens_with(said: str, answer: str) -> bool:
+def opens_with(text: str, answer: str) -> bool:
     """Return whether a free answer counts as this one: the rule of the exact match."""
-    return said.strip().startswith(answer)
+    return text.strip().startswith(answer)
 
 
 def _probes(cell: CellSummary, *, floor: bool = False) -> list[tuple[str, dict[str, Estimate]]]:

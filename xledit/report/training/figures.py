@@ -1,4 +1,4 @@
-"""A training run to SVG text: the loss by language and what is recalled, against tokens seen."""
+"""A training run to SVG text: the loss by language and the share of facts recalled, against tokens seen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from xledit.report.common.drawing import LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
-from xledit.report.common.numbers import known
+from xledit.report.common.numbers import or_nan
 from xledit.report.training.tables import STATED, over_languages
 from xledit.training.catalog import row
 from xledit.training.results import CheckpointRecall, Pretrained
 
 DASHES = ("-", "--", ":", "-.")
-# what colours and dashes can tell apart
+# how many lines colours and dashes can tell apart
 NAMED = len(SERIES) * len(DASHES)
 
-# of the axis, between lines that would hide each other
+# distance between the marks of neighbouring lines, a share of the axis
 SHIFT = 0.012
 
 
@@ -29,8 +29,8 @@ def losses(run: Pretrained) -> str:
         figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
         axes = figure.subplots()
         for number, code in enumerate(by_size):
-            found = [(stretch.tokens, known(stretch.languages[code])) for stretch in run.losses if code in stretch.languages]
-            tokens, values = zip(*found, strict=True) if found else ((), ())
+            points = [(stretch.tokens, or_nan(stretch.languages[code])) for stretch in run.losses if code in stretch.languages]
+            tokens, values = zip(*points, strict=True) if points else ((), ())
             if number < NAMED:
                 look: dict[str, Any] = {
                     "color": SERIES[number % len(SERIES)],
@@ -55,11 +55,18 @@ def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str
         figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
         axes = figure.subplots()
         for place, ((status, label), colour, marker) in enumerate(zip(STATED.items(), SERIES, MARKERS, strict=True)):
-            found = [over_languages(checkpoint.recall, status, seen=seen) for checkpoint in checkpoints]
+            shares = [over_languages(checkpoint.recall, status, seen=seen) for checkpoint in checkpoints]
             beside = [number + SHIFT * (place - 1.5) * tokens[-1] for number in tokens]
-            axes.vlines(beside, [each.low for each in found], [each.high for each in found], color=colour, linewidth=1.2, alpha=0.7)
+            axes.vlines(beside, [share.low for share in shares], [share.high for share in shares], color=colour, linewidth=1.2, alpha=0.7)
             axes.plot(
-                beside, [each.value for each in found], color=colour, marker=marker, markersize=5, linewidth=1.6, label=label, clip_on=False
+                beside,
+                [share.value for share in shares],
+                color=colour,
+                marker=marker,
+                markersize=5,
+                linewidth=1.6,
+                label=label,
+                clip_on=False,
             )
         axes.set_ylim(bottom=0)
         axes.set_ylabel("share of facts recalled")

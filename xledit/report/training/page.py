@@ -1,4 +1,4 @@
-"""The second half's results to one self-contained HTML page: what was trained, on what, and which facts the model recalls."""
+"""The training pipeline's results to one self-contained HTML page: corpus, mixture, loss, and the facts that the model recalls."""
 
 import math
 import statistics
@@ -9,7 +9,7 @@ import msgspec
 from markupsafe import Markup
 
 from xledit.report.common.drawing import inline
-from xledit.report.common.numbers import known, plural
+from xledit.report.common.numbers import or_nan, plural
 from xledit.report.common.page import template
 from xledit.report.training import figures, interpret, interpret_figures, tables
 from xledit.training.catalog import NATURAL, row
@@ -19,7 +19,7 @@ TEMPLATE = "page.html.j2"
 
 
 class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a page is made of. ``settings`` are shown as they are; ``reference`` is the model whose tokenizer ours is set beside."""
+    """What the page is rendered from. ``settings`` are shown as they are; ``reference`` names the model whose tokenizer is compared."""
 
     name: str
     seed: int
@@ -33,7 +33,7 @@ class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render(run: TrainingRun) -> str:
-    """Return the page."""
+    """Return the page as HTML text."""
     return template(Path(__file__).parent, TEMPLATE).render(
         run=run,
         row=row,
@@ -58,39 +58,39 @@ def render(run: TrainingRun) -> str:
 
 
 def _figures(run: TrainingRun) -> dict[str, Markup]:
-    """Return the page's figures by name. Their words are ours."""
-    found = {
+    """Return the page's figures, SVG by name. They are not escaped: their words come from our settings, never from a model."""
+    drawn = {
         "losses": (figures.losses(run.pretrained), "loss of each language by tokens seen; the table has the last numbers"),
         "recall": (figures.recall(run.recall), "share of facts recalled by tokens seen; the table has the last numbers"),
     }
-    for place, each in enumerate(run.analysed):
+    for place, model in enumerate(run.analysed):
         states = "likeness of languages by depth beside the nulls; the table has the numbers"
-        found[f"states-{place}"] = (interpret_figures.states([each]), states)
-        found[f"lens-{place}"] = (interpret_figures.lens(each.states), "probability of the answer by depth and language, beside the null")
-    return {name: Markup(inline(svg, name, label)) for name, (svg, label) in found.items()}
+        drawn[f"states-{place}"] = (interpret_figures.states([model]), states)
+        drawn[f"lens-{place}"] = (interpret_figures.lens(model.states), "probability of the answer by depth and language, beside the null")
+    return {name: Markup(inline(svg, name, label)) for name, (svg, label) in drawn.items()}
 
 
 def about_corpus(counts: CorpusCounts) -> str:
-    """Return what became of the documents, and by which filter."""
+    """Return a sentence: how many documents were read and kept, and how many each filter dropped."""
     rows = tables.corpus_rows(counts)
-    read, kept = sum(found.read for found in rows), sum(found.kept for found in rows)
-    reasons = dict.fromkeys(reason for found in rows for reason in found.dropped)
-    dropped = {reason: sum(found.dropped.get(reason, 0) for found in rows) for reason in reasons}
-    languages = sum(found.code in NATURAL for found in rows)
+    read, kept = sum(language.read for language in rows), sum(language.kept for language in rows)
+    reasons = dict.fromkeys(reason for language in rows for reason in language.dropped)
+    dropped = {reason: sum(language.dropped.get(reason, 0) for language in rows) for reason in reasons}
+    languages = sum(language.code in NATURAL for language in rows)
     return (
         f"Of {read:,} documents in {plural(languages, 'natural language')} and {len(rows) - languages} of programming, {kept:,} are kept, "
-        f"{sum(found.bytes or 0 for found in rows) / 1e6:.1f} MB of text; "
+        f"{sum(language.bytes or 0 for language in rows) / 1e6:.1f} MB of text; "
         + (", ".join(f"{reason} dropped {number:,} ({number / read:.0%})" for reason, number in dropped.items()) or "no filter dropped any")
         + "."
     )
 
 
 def about_mixture(run: Pretrained) -> str:
-    """Return how far the shares that were read are from those of the corpus, and how often a token was read."""
+    """Return sentences: the share of tokens that the mixture moves between languages, and how often a token was read."""
     rows = tables.mixture_rows(run)
-    moved = sum(abs(found.share_taken - found.share_available) for found in rows) / 2
-    least, most = (choose(rows, key=lambda found: found.available) for choose in (min, max))
-    rarely, often = (choose(rows, key=lambda found: found.epochs) for choose in (min, max))
+    moved = sum(abs(language.share_taken - language.share_available) for language in rows) / 2
+    least, most = (choose(rows, key=lambda language: language.available) for choose in (min, max))
+    rarely, often = (choose(rows, key=lambda language: language.epochs) for choose in (min, max))
     changed = (
         f"The mixture moves {moved:.0%} of the tokens from one language to another: {_name(most.code)}, of which there is most, has "
         f"{most.share_taken:.1%} of what was read instead of {most.share_available:.1%}, {_name(least.code)}, of which there is least, "
@@ -106,32 +106,32 @@ def about_mixture(run: Pretrained) -> str:
 
 def about_fertility(tokens: Mapping[str, LanguageTokens]) -> str:
     """Return in how many natural languages our tokenizer needs more tokens than the reference's, and by how much."""
-    rows = [found for found in tables.fertility_rows(tokens) if found.code in NATURAL]
+    rows = [language for language in tables.fertility_rows(tokens) if language.code in NATURAL]
     if not rows:
         return "There is no natural language."
-    more = sum(found.ratio > 1 for found in rows)
-    least, most = (choose(rows, key=lambda found: found.ratio) for choose in (min, max))
+    more = sum(language.ratio > 1 for language in rows)
+    least, most = (choose(rows, key=lambda language: language.ratio) for choose in (min, max))
     return (
         f"Our tokenizer needs more tokens than the reference for {_of(more, len(rows), 'natural language')}: from {least.ratio:.2f} times "
         f"as many ({_name(least.code)}) to {most.ratio:.2f} times ({_name(most.code)}), in the median "
-        f"{statistics.median(found.ratio for found in rows):.2f}."
+        f"{statistics.median(language.ratio for language in rows):.2f}."
     )
 
 
 def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
-    """Return how far the loss fell, in how many languages, and where it ended per byte."""
-    first, last = (known(stretch.loss) for stretch in (run.losses[0], run.losses[-1]))
+    """Return sentences: by how much the loss fell (nats per token), in how many languages, and the last loss in bits per byte."""
+    first, last = (or_nan(stretch.loss) for stretch in (run.losses[0], run.losses[-1]))
     if not math.isfinite(last):
         return "The loss before the last checkpoint is not finite: the run has come to nothing."
     if not last < first:
         return f"The loss has not fallen ({first:.2f} nats per token at first, {last:.2f} at last): the model has learned nothing."
     rows = tables.loss_rows(run, tokens)
-    fell = sum(found.last < found.first for found in rows)
+    fell = sum(language.last < language.first for language in rows)
     sentence = f"The loss fell from {first:.2f} to {last:.2f} nats per token, and so it did in {_of(fell, len(rows), 'language')}."
-    finite = [found for found in rows if math.isfinite(found.bits_per_byte)]
+    finite = [language for language in rows if math.isfinite(language.bits_per_byte)]
     if not finite:
         return sentence
-    least, most = (choose(finite, key=lambda found: found.bits_per_byte) for choose in (min, max))
+    least, most = (choose(finite, key=lambda language: language.bits_per_byte) for choose in (min, max))
     return (
         f"{sentence} Per byte, which languages can be compared by, {_name(least.code)} ends lowest with {least.bits_per_byte:.2f} bits, "
         f"{_name(most.code)} highest with {most.bits_per_byte:.2f}."
@@ -139,7 +139,7 @@ def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
 
 
 def about_recall(recall: Sequence[Recall]) -> list[str]:
-    """Return for wordings of the corpus and for others what is recalled, and where that is more than guessing gives."""
+    """Return two sentences, for wordings of the corpus and for others: the share recalled, and in how many languages it beats guessing."""
     sentences = []
     for seen, wording in ((True, "Asked in wordings of the corpus"), (False, "Asked in wordings that it lacks")):
         parts = []
@@ -156,7 +156,10 @@ def about_recall(recall: Sequence[Recall]) -> list[str]:
 
 
 def crossing(recall: Sequence[Recall]) -> str:
-    """Return whether facts stated in another language only are known, asked in wordings of the corpus; not those that spelling tells."""
+    """Return a sentence on whether facts stated in another language only are recalled, asked in wordings of the corpus.
+
+    Facts whose object the other language spells the same do not count.
+    """
     recall = tables.unlike(recall)
     better, num_compared = tables.above_guessing(recall, "elsewhere", seen=True)
     if not num_compared:

@@ -8,7 +8,7 @@ import msgspec
 from scipy import stats
 
 from xledit.evaluation.intervals import CONFIDENCE
-from xledit.report.common.numbers import DECIMALS, NAN, Measured, known
+from xledit.report.common.numbers import DECIMALS, NAN, Measured, or_nan
 from xledit.training.catalog import PROGRAMMING, row
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
 
@@ -18,7 +18,7 @@ STATED: dict[Status, str] = {
     "elsewhere": "in another language only",
     "nowhere": "nowhere",
 }
-# of 3 statuses in 8 languages, at 5 % one would seem known by chance
+# level of the test: with 3 statuses in 8 languages, 5 % would call one of them recalled by chance
 LEVEL = 0.01
 
 
@@ -33,9 +33,9 @@ class CorpusRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MixtureRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A language's tokens: there were and were read, in all and as a share of all languages of the run.
+    """A language's tokens: in the corpus (``available``) and read (``taken``), counts and shares of all languages of the run.
 
-    ``epochs`` is how often each was read; ``paper`` is the share in the paper's corpus, of all 59 languages, NaN where it gives none.
+    ``epochs`` is how often each token was read; ``paper`` is the share in the paper's corpus, of all 59 languages, NaN where it gives none.
     """
 
     code: str
@@ -65,8 +65,8 @@ class FertilityRow(msgspec.Struct, frozen=True, kw_only=True):
 class LossRow(msgspec.Struct, frozen=True, kw_only=True):
     """A language's loss (nats per token) up to the first and the last checkpoint before which it was read; NaN: not finite, or not read.
 
-    ``tokens`` is where that last one stood. ``bits_per_byte`` is the last loss over what a token holds, which languages can be
-    compared by.
+    ``tokens`` had been read at that last checkpoint. ``bits_per_byte`` is the last loss per UTF-8 byte, which can be compared between
+    languages.
     """
 
     code: str
@@ -77,22 +77,25 @@ class LossRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recalled(msgspec.Struct, frozen=True, kw_only=True):
-    """The share of ``num_facts`` that is recalled and its 95 % interval over facts; of a mean: the least and the most of the languages."""
+    """The share of ``num_facts`` that is recalled, with its 95 % interval over facts; a mean: lowest and highest language."""
 
     share: Measured
     num_facts: int
 
 
 class RecallRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What is recalled in one language (None: the mean of all) and kind of wording, by where facts are stated, if any are stated so."""
+    """Shares recalled in one language (None: the mean of all) and kind of wording, by where facts are stated.
+
+    A status without facts is left out.
+    """
 
     language: str | None
     seen: bool
-    found: dict[Status, Recalled]
+    by_status: dict[Status, Recalled]
 
 
 def corpus_rows(counts: CorpusCounts) -> list[CorpusRow]:
-    """Return what was kept and dropped of each language, natural languages first."""
+    """Return the documents kept and dropped of each language, natural languages first."""
     rows = []
     for code in in_order(counts.languages):
         steps = counts.languages[code]
@@ -128,7 +131,7 @@ def _paper(code: str) -> float:
 
 
 def fertility_rows(tokens: Mapping[str, LanguageTokens]) -> list[FertilityRow]:
-    """Return how finely both tokenizers cut each language, natural languages first."""
+    """Return the fertility of both tokenizers in each language, natural languages first."""
     rows = []
     for code in in_order(tokens):
         ours, reference = tokens[code].fertility, tokens[code].reference
@@ -148,49 +151,51 @@ def fertility_rows(tokens: Mapping[str, LanguageTokens]) -> list[FertilityRow]:
 
 
 def loss_rows(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> list[LossRow]:
-    """Return the loss of each language that was to be read, natural languages first."""
+    """Return the losses of each language of the mixture, natural languages first."""
     rows = []
     for code in in_order(run.taken):
-        found = [(stretch.tokens, known(stretch.languages[code])) for stretch in run.losses if code in stretch.languages] or [(0, NAN)]
-        last = found[-1][1]
+        points = [(stretch.tokens, or_nan(stretch.languages[code])) for stretch in run.losses if code in stretch.languages] or [(0, NAN)]
+        last = points[-1][1]
         per_byte = tokens[code].fertility.per_byte if code in tokens else NAN
-        rows.append(LossRow(code=code, first=found[0][1], last=last, tokens=found[-1][0], bits_per_byte=last / math.log(2) * per_byte))
+        rows.append(LossRow(code=code, first=points[0][1], last=last, tokens=points[-1][0], bits_per_byte=last / math.log(2) * per_byte))
     return rows
 
 
 def recall_rows(recall: Sequence[Recall]) -> list[RecallRow]:
-    """Return what one checkpoint recalls: the mean of the languages, then each of them, each in wordings of the corpus and in others."""
+    """Return the shares that one checkpoint recalls: two rows for the mean of the languages, then two per language (seen, not seen)."""
     rows = [
         RecallRow(
             language=None,
             seen=seen,
-            found={
-                status: Recalled(share=over_languages(recall, status, seen=seen), num_facts=sum(each.num_facts for each in some))
+            by_status={
+                status: Recalled(share=over_languages(recall, status, seen=seen), num_facts=sum(outcome.num_facts for outcome in outcomes))
                 for status in STATED
-                if (some := [each for each in recall if (each.status, each.seen) == (status, seen)])
+                if (outcomes := [outcome for outcome in recall if (outcome.status, outcome.seen) == (status, seen)])
             },
         )
         for seen in (True, False)
     ]
-    for code in in_order({each.language for each in recall}):
+    for code in in_order({outcome.language for outcome in recall}):
         for seen in (True, False):
-            some = [each for each in recall if (each.language, each.seen) == (code, seen)]
-            found: dict[Status, Recalled] = {each.status: Recalled(share=_share(each), num_facts=each.num_facts) for each in some}
-            rows.append(RecallRow(language=code, seen=seen, found=found))
+            outcomes = [outcome for outcome in recall if (outcome.language, outcome.seen) == (code, seen)]
+            by_status: dict[Status, Recalled] = {
+                outcome.status: Recalled(share=_share(outcome), num_facts=outcome.num_facts) for outcome in outcomes
+            }
+            rows.append(RecallRow(language=code, seen=seen, by_status=by_status))
     return rows
 
 
 def over_languages(recall: Sequence[Recall], status: Status, *, seen: bool) -> Measured:
     """Return the mean over languages of the share recalled, with the least and the most; NaN without any language."""
-    shares = [each.share for each in recall if (each.status, each.seen) == (status, seen)]
+    shares = [outcome.share for outcome in recall if (outcome.status, outcome.seen) == (status, seen)]
     return Measured(math.fsum(shares) / len(shares), min(shares), max(shares)) if shares else Measured(NAN)
 
 
-def _share(found: Recall) -> Measured:
-    """Return a share with Wilson's interval: a bootstrap of 0 of 13 facts would be sure of 0."""
-    recalled, _ = _counts(found)
-    interval = stats.binomtest(recalled, found.num_facts).proportion_ci(CONFIDENCE, "wilson")
-    return Measured(found.share, interval.low, interval.high)
+def _share(outcome: Recall) -> Measured:
+    """Return a share with its 95 % interval (Wilson's, since a bootstrap of 0 of 13 facts gives the interval 0 to 0)."""
+    recalled, _ = _counts(outcome)
+    interval = stats.binomtest(recalled, outcome.num_facts).proportion_ci(CONFIDENCE, "wilson")
+    return Measured(outcome.share, interval.low, interval.high)
 
 
 def above_guessing(recall: Sequence[Recall], status: Status, *, seen: bool) -> tuple[list[str], int]:
@@ -198,36 +203,40 @@ def above_guessing(recall: Sequence[Recall], status: Status, *, seen: bool) -> t
 
     Clearly: a one-sided Fisher's exact test at ``LEVEL``, in each language by itself.
     """
-    found = {(each.language, each.status): _counts(each) for each in recall if each.seen == seen}
-    both = [code for code, other in found if other == status and (code, "nowhere") in found]
+    counts = {(outcome.language, outcome.status): _counts(outcome) for outcome in recall if outcome.seen == seen}
+    both = [code for code, other in counts if other == status and (code, "nowhere") in counts]
     tests: dict[str, Any] = {
-        code: stats.fisher_exact([found[code, status], found[code, "nowhere"]], alternative="greater") for code in both
+        code: stats.fisher_exact([counts[code, status], counts[code, "nowhere"]], alternative="greater") for code in both
     }
     return in_order(code for code, test in tests.items() if test.pvalue < LEVEL), len(both)
 
 
 def unlike(recall: Iterable[Recall]) -> list[Recall]:
-    """Return the same of those facts alone whose object other languages spell differently, where there are any."""
-    return [msgspec.structs.replace(each, num_facts=each.num_unlike, share=each.share_unlike) for each in recall if each.num_unlike]
+    """Return the outcomes of those facts alone whose object other languages spell differently, without outcomes that have none."""
+    return [
+        msgspec.structs.replace(outcome, num_facts=outcome.num_unlike, share=outcome.share_unlike)
+        for outcome in recall
+        if outcome.num_unlike
+    ]
 
 
-def _counts(found: Recall) -> tuple[int, int]:
+def _counts(outcome: Recall) -> tuple[int, int]:
     """Return how many facts are recalled and how many are not."""
-    recalled = round(found.share * found.num_facts)
-    return recalled, found.num_facts - recalled
+    recalled = round(outcome.share * outcome.num_facts)
+    return recalled, outcome.num_facts - recalled
 
 
 def metrics_tree(run: Pretrained, checkpoints: Sequence[CheckpointRecall]) -> dict[str, object]:
     """Return the few numbers of metrics.json: the last loss by language and in all, the last recall by language, status and wording."""
     recalled: dict[str, dict[str, dict[str, float]]] = {}
-    for found in recall_rows(checkpoints[-1].recall):
-        for status, each in found.found.items():
-            by_wording = recalled.setdefault(found.language or "mean", {}).setdefault(status, {})
-            by_wording["seen" if found.seen else "unseen"] = round(each.share.value, DECIMALS)
-    losses = {each.code: round(each.last, DECIMALS) for each in loss_rows(run, {})}
-    return {"loss": {"all": round(known(run.losses[-1].loss), DECIMALS), **losses}, "recall": recalled}
+    for outcome in recall_rows(checkpoints[-1].recall):
+        for status, measured in outcome.by_status.items():
+            by_wording = recalled.setdefault(outcome.language or "mean", {}).setdefault(status, {})
+            by_wording["seen" if outcome.seen else "unseen"] = round(measured.share.value, DECIMALS)
+    losses = {loss.code: round(loss.last, DECIMALS) for loss in loss_rows(run, {})}
+    return {"loss": {"all": round(or_nan(run.losses[-1].loss), DECIMALS), **losses}, "recall": recalled}
 
 
 def in_order(codes: Iterable[str]) -> list[str]:
-    """Return language codes, those of natural languages first, then by themselves."""
+    """Return language codes, natural languages first, each part sorted."""
     return sorted(codes, key=lambda code: (code in PROGRAMMING, code))
