@@ -157,7 +157,7 @@ def test_counterfact_rows_come_back_as_the_same_requests_and_probes(before: str,
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
-    """What stages/prepare.py writes; one fact has no rewording."""
+    """What stages/editing/prepare.py writes; one fact has no rewording."""
     for code in TEXTS:
         write_json(tmp_path / "requests" / f"{code}.json", [fact.requests[code] for fact in FACTS])
         write_json(tmp_path / "rewordings" / f"{code}.json", [FACTS[1].rewordings[code]])

@@ -6,7 +6,7 @@ from pathlib import Path
 from xledit.datasets.wordings import decode
 from xledit.records import Audit, FactRecords
 
-REMEDY = "the file is a list of FactRecords (xledit/records.py), as stages/world.py writes it"
+REMEDY = "the file is a list of FactRecords (xledit/records.py), as stages/training/world.py writes it"
 
 
 def read(path: Path, languages: Sequence[str]) -> tuple[list[FactRecords], Audit]:
