@@ -79,7 +79,7 @@ def module_of(stage: dict) -> str:
 
 def is_code(dep: str) -> bool:
     """Return whether a dep is on code, which this tool writes."""
-    return dep in FOLDERS or (dep.startswith(CODE) and dep.endswith(".py"))
+    return dep.startswith(CODE) and Path(dep).suffix in (".py", "")  # a folder, too, also one that is gone
 
 
 def expected_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:

@@ -65,7 +65,7 @@ def about_states(states: Representations) -> list[str]:
     means = [or_nan(depth.means.mean) for depth in inner]
     gaps = [or_nan(depth.means.mean) - or_nan(depth.means_unrelated.mean) for depth in inner]
     best = max((depth for depth in states.depths), key=lambda depth: or_nan(depth.retrieval_within.mean))
-    first, last = depths(states)[1], depths(states)[-1]
+    first, last = inner[0], depths(states)[-1]
     languages = [depth.language for depth in inner]
     return [
         f"The paper's measure, cosine of two languages' mean states, is {min(means):.3f} to {max(means):.3f} between the layers. "
