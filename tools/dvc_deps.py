@@ -63,12 +63,15 @@ def _file(module: str) -> Path | None:
     path = Path(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None or file.name != "__init__.py":
-        return file
-    only_words = all(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(file.read_text("utf-8")).body
-    )
-    return None if only_words else file
+    return None if file is None or holds_only_words(file) else file
+
+
+def holds_only_words(file: Path) -> bool:
+    """Return whether a file is a package's ``__init__.py`` of a docstring alone: importing it can change nothing."""
+    if file.name != "__init__.py":
+        return False
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
 def module_of(stage: dict) -> str:
