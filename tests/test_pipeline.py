@@ -195,7 +195,7 @@ def test_a_second_repro_runs_nothing(tiny_project: TinyProject) -> None:
 @pytest.mark.slow
 def test_resamples_change_only_the_summaries(tiny_project: TinyProject) -> None:
     with tiny_project.param("summary.resamples", 60):
-        assert groups_of(tiny_project.affected()) == {"summarise", "report"}
+        assert groups_of(tiny_project.affected()) == {"summarise", "summarise_direct", "report"}
 
 
 @pytest.mark.slow
