@@ -51,7 +51,7 @@ SUMMARIES = {"summarise", "summarise_direct", "report"}
 CHANGES: dict[str, tuple[Edit, set[str]]] = {
     "add a method": (added("xledit/editing/methods/added.py", METHOD), set()),
     "change a method": (added("xledit/editing/methods/memit.py"), MEMIT),
-    "change settings of a method": (setting("methods.memit.old_key_weight", 1.5), MEMIT),
+    "change settings of a method": (setting("methods.memit.old_key_weight", 1.5), MEMIT | {"report"}),  # the page shows them
     "change what the closed forms share": (added("xledit/editing/locate.py"), APPLY),
     "add a family row": (added("xledit/families/table.py", '\nFAMILIES["new"] = Family()\n'), {"model"}),
     "add a metric": (added("xledit/evaluation/metrics.py"), SUMMARIES),

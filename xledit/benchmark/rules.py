@@ -145,7 +145,7 @@ def scripts(relations: Sequence[Relation]) -> Violations:
                 if language(code).script == "Hans" and KANA.search(text):
                     yield fact.place, f"{column} {text!r} has kana"
                 foreign = [letters for letters in LATIN.findall(text) if not any(letters in name for name in latin)]
-                if foreign:
+                if foreign and latin:  # without a language in Latin letters there is nothing to hold them against
                     yield fact.place, f"{column} {text!r} has the letters {foreign[0]!r}, which no English name has"
                 if HALF_WIDTH.search(text):
                     yield fact.place, f"{column} {text!r} has half-width punctuation"

@@ -25,9 +25,9 @@ def template(folder: Path, name: str) -> Template:
     return environment.get_template(name)
 
 
-def number(value: float, decimals: int = 2, why: str = "not defined") -> str:
+def number(value: float | None, decimals: int = 2, why: str = "not defined") -> str:
     """Return a number with a real minus sign, or an em dash with the reason."""
-    if math.isnan(value):
+    if value is None or math.isnan(value):
         return Markup('<span class="none" title="{}">—</span>').format(why)
     return numbers.number(value, decimals)
 

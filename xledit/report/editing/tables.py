@@ -183,7 +183,8 @@ def pair_names(updates: Sequence[UpdateGeometry]) -> list[str]:
 
 def over_layers(updates: Sequence[UpdateGeometry], pair: str, field: str) -> list[float]:
     """Return one number of one comparison in each layer that has it."""
-    return [float(getattr(update.pairs[pair], field)) for update in updates if pair in update.pairs]
+    numbers = [getattr(update.pairs[pair], field) for update in updates if pair in update.pairs]
+    return [float(number) for number in numbers if number is not None]
 
 
 def answers(cells: Sequence[CellSummary], number: int) -> list[Answers]:
