@@ -14,6 +14,7 @@ from xledit.editing.combine import combination
 from xledit.editing.locate import ClosedForm, LocateThenEdit
 from xledit.editing.methods.alphaedit import AlphaEdit
 from xledit.editing.methods.memit import Memit
+from xledit.editing.practice import PRACTICES
 from xledit.editing.second_moment import second_moments
 from xledit.editing.targets import TargetSettings, find_targets
 from xledit.evaluation.metrics import exact
@@ -61,8 +62,9 @@ def test_the_embedded_model_says_what_was_written_into_it(embedded: tuple[PreTra
             {language: requests},
             {language: vectors},
             {language: moments},
+            tuple(LAYERS),
             SETTINGS,
-            published_code=False,
+            PRACTICES["ours"],
         )
         (step,) = edit_in_batches(model, alone, len(requests), None, editor)
         with edited(model, step.updates):

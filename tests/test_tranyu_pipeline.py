@@ -108,13 +108,17 @@ def test_checkpoints_are_numbered_and_know_their_tokens(trained: Project) -> Non
     assert all({"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in folder.iterdir()} for folder in folders)
 
 
+OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trained", "report"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [
         ("tranyu.recall.every", 1, {"recall", "report"}),
-        ("tranyu.mixture", {"type": "temperature", "temperature": 1.0}, {"pretrain", "recall", "report"}),
-        ("tranyu.tokenizer.vocabulary", 500, {"tokenizer", "pretrain", "recall", "report"}),
-        ("tranyu.world.variants", 3, {"world", "corpus", "tokenizer", "pretrain", "recall", "report"}),
+        ("tranyu.mixture", {"type": "temperature", "temperature": 1.0}, OF_CHECKPOINTS),
+        ("tranyu.tokenizer.vocabulary", 500, {"tokenizer", *OF_CHECKPOINTS}),
+        # the reference model is asked the world's sentences, too
+        ("tranyu.world.variants", 3, {"world", "corpus", "tokenizer", *OF_CHECKPOINTS, "representations@reference", "neurons@reference"}),
         ("vectors.steps", 4, set()),
     ],
 )
@@ -129,7 +133,7 @@ def test_a_setting_reruns_what_depends_on_it(trained: Project, key: str, value: 
     [
         ("xledit/training/mixture.py", {"pretrain"}),
         ("xledit/training/corpus.py", {"corpus"}),
-        ("xledit/editing/solvers.py", set()),
+        ("xledit/editing/locate.py", set()),
         ("xledit/report/training/page.py", {"report"}),
     ],
 )
