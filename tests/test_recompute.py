@@ -358,7 +358,7 @@ SUMMARY_BUGS = (
     Bug("control over its own gain", SUMMARY, "METRICS[name].over or name", "name", "transfer.en.control."),
     Bug("control of what stays", METRICS, CONTROL, CONTROL.replace("not_", ""), "transfer.en.control."),
     Bug("floors of the edited model", SUMMARY, "[(was, was) for _score, was", "[(score, was) for score, was", "floor.zh.efficacy."),
-    Bug("groups with the floor of all facts", SUMMARY, "floor=table(some_floors, ", "floor=table(floors, ", "groups[0].floor"),
+    Bug("groups with the floor of all facts", SUMMARY, "floor=table(chosen_floors, ", "floor=table(floors, ", "groups[0].floor"),
     Bug("floor for scores", SUMMARISE, "read_json(scores, list[Score])", "read_json(floor, list[Score])", "metrics.zh"),
     Bug("mixed taken for Chinese", SUMMARISE, "else known\n", "else known[:1]\n", "memit-mixed.json: transfer"),
 )

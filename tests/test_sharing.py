@@ -115,7 +115,7 @@ def test_what_one_pushes_another_pulls_whole(tiny_project: TinyProject, remote: 
     assert second.run("git", "status", "--porcelain").stdout == ""
     number = sum(len(stage["outs"]) for stage in second.lock().values())
     assert f"{number} good, 0 damaged" in second.run("python", "-m", "tools.verify", "--strict").stdout
-    assert read_json(second.root / "reports/metrics.json").keys() == {"memit", "ike"}
+    assert read_json(second.root / "reports/metrics.json").keys() == {"memit", "ft_m", "ike"}
     assert (second.root / "reports/index.html").read_bytes() == (tiny_project.root / "reports/index.html").read_bytes()
 
 
