@@ -528,7 +528,7 @@ print("Submitted batch job 1")
 """
 
 
-def stub(path: Path, content: str) -> None:
+def write_script(path: Path, content: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(content, encoding="utf-8")
     path.chmod(0o755)
@@ -539,8 +539,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     """Slurm commands that run each job at once."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    stub(tmp_path / "bin" / "sbatch", SBATCH.format(python=sys.executable, log=tmp_path / "scripts"))
-    stub(tmp_path / "bin" / "scontrol", "#!/bin/sh\necho localhost\n")
+    write_script(tmp_path / "bin" / "sbatch", SBATCH.format(python=sys.executable, log=tmp_path / "scripts"))
+    write_script(tmp_path / "bin" / "scontrol", "#!/bin/sh\necho localhost\n")
     return Slurm(partition="cpu", time="1:00:00", sbatch_args={"account": "us"})
 
 
@@ -561,6 +561,6 @@ def test_ray_is_given_the_tasks(tmp_path: Path) -> None:
 
 
 def test_jobs_that_fail_are_named(tmp_path: Path, whole: Whole, slurm: Slurm) -> None:
-    stub(tmp_path / "bin" / "sbatch", "#!/bin/sh\nexit 1\n")
+    write_script(tmp_path / "bin" / "sbatch", "#!/bin/sh\nexit 1\n")
     with pytest.raises(RuntimeError, match=r"logs/filter: tasks \[0, 1\] did not finish; read their logs there and run again"):
         built(tmp_path, whole, msgspec.structs.replace(whole.settings, executor=slurm))
