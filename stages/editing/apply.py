@@ -73,7 +73,7 @@ def main(
         return {code: read(folder / f"{code}{suffix}") for code in codes}
 
     stores_targets, direct = "grid.methods, not grid.direct", "grid.direct, not grid.methods"
-    found: list[Check] = []
+    checks: list[Check] = []
     inputs = Inputs(
         combination=combined,
         requests=aligned({code: read_json(requests / f"{code}.json", list[EditRequest]) for code in combined.languages}),
@@ -95,23 +95,23 @@ def main(
             watched = section("watch", WatchParams)
             texts = {code: read_texts(code, watched.text, "watch.text") for code in languages}
             watch = Watch(model, tokenizer, watched, texts, layers, inputs.seed)
-            found.append(watch.unedited(asked))
+            checks.append(watch.unedited(asked))
             num_facts = len(next(iter(asked.values())))
             step = stack.enter_context(progress(num_facts * len(asked), "facts"))
 
             def after_batch(places: slice) -> bool:
-                found.append(watch.check(asked, places))
+                checks.append(watch.check(asked, places))
                 step((places.stop - places.start) * len(asked))
-                log.info("%s", sentence(found[-1]))
-                if found[-1].collapsed and places.stop < num_facts:
+                log.info("%s", sentence(checks[-1]))
+                if checks[-1].collapsed and places.stop < num_facts:
                     log.warning("the model has collapsed after %d of %d facts; the others are left out", places.stop, num_facts)
-                return not found[-1].collapsed
+                return not checks[-1].collapsed
 
             return after_batch
 
         saved = chosen.edit(inputs, watching)
     save_edit(out, method, edit, saved)
-    write_json(out_checks, found)
+    write_json(out_checks, checks)
     wrote(out, out_checks)
 
 

@@ -20,25 +20,25 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     languages = section("grid.languages", tuple[str, ...])
-    found = {code: load_vectors(vectors / f"{code}.safetensors") for code in languages}
+    saved = {code: load_vectors(vectors / f"{code}.safetensors") for code in languages}
     others = {code: load_vectors(reworded / f"{code}.safetensors") for code in languages}
-    rows = [compare(layer, what, found, others) for layer in next(iter(found.values())).memories for what in ("keys", "deltas")]
+    rows = [compare(layer, what, saved, others) for layer in next(iter(saved.values())).memories for what in ("keys", "deltas")]
     write_json(out, rows)
     wrote(out)
 
 
-def compare(layer: int, what: str, found: dict[str, SavedVectors], reworded: dict[str, SavedVectors]) -> VectorGeometry:
+def compare(layer: int, what: str, saved: dict[str, SavedVectors], reworded: dict[str, SavedVectors]) -> VectorGeometry:
     def of(vectors: SavedVectors):
         return vectors.memories[layer].keys if what == "keys" else vectors.deltas(layer)
 
-    facts = next(iter(found.values())).fact_ids
+    facts = next(iter(saved.values())).fact_ids
     across = {
-        f"{a}-{b}": likeness(of(found[a].of(facts, f"geometry of {a!r}")), of(found[b].of(facts, f"geometry of {b!r}")))
-        for a, b in itertools.combinations(found, 2)
+        f"{a}-{b}": likeness(of(saved[a].of(facts, f"geometry of {a!r}")), of(saved[b].of(facts, f"geometry of {b!r}")))
+        for a, b in itertools.combinations(saved, 2)
     }
     same_words = {
         code: likeness(of(vectors.of(reworded[code].fact_ids, f"rewordings in {code!r}")), of(reworded[code]))
-        for code, vectors in found.items()
+        for code, vectors in saved.items()
         if len(reworded[code].fact_ids) >= 3
     }
     return VectorGeometry(
@@ -46,8 +46,8 @@ def compare(layer: int, what: str, found: dict[str, SavedVectors], reworded: dic
         what=what,
         across=across,
         reworded=same_words,
-        within={code: spread(of(vectors)) for code, vectors in found.items()},
-        random=of(next(iter(found.values()))).shape[1] ** -0.5,
+        within={code: spread(of(vectors)) for code, vectors in saved.items()},
+        random=of(next(iter(saved.values()))).shape[1] ** -0.5,
     )
 
 

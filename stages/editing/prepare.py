@@ -64,7 +64,7 @@ def main(out: Annotated[Path, typer.Option(help="folder for the records")], audi
     num_facts, seed = section("edit.num_facts", int), section("seed", int)
     check_at_least("edit.num_facts", num_facts, 1)
     if data.source == "benchmark":
-        facts, found = benchmark.read(
+        facts, data_audit = benchmark.read(
             Path(data.path),
             languages,
             data,
@@ -74,10 +74,18 @@ def main(out: Annotated[Path, typer.Option(help="folder for the records")], audi
         )
         others = benchmark.spare(Path(data.path), languages, data, facts, seed=seed)
     else:
-        others, found = read_public(data, languages)
+        others, data_audit = read_public(data, languages)
         facts, colliding = select(others, num_facts, data.skip_facts)
-        found = msgspec.structs.replace(found, num_selected=len(facts), dropped=found.dropped | colliding, rules=(*found.rules, RULE))
-    log.info("%s: %d facts read, %d selected, %d dropped", found.source, found.num_read, found.num_selected, len(found.dropped))
+        data_audit = msgspec.structs.replace(
+            data_audit, num_selected=len(facts), dropped=data_audit.dropped | colliding, rules=(*data_audit.rules, RULE)
+        )
+    log.info(
+        "%s: %d facts read, %d selected, %d dropped",
+        data_audit.source,
+        data_audit.num_read,
+        data_audit.num_selected,
+        len(data_audit.dropped),
+    )
     demonstrations = draw(others, facts, languages, data.demonstrations, seed)
     paths = []
     for code in languages:
@@ -93,7 +101,7 @@ def main(out: Annotated[Path, typer.Option(help="folder for the records")], audi
     paths += [out / "labels.json", out / "languages.json", audit]
     write_json(out / "languages.json", {code: language(code) for code in (*languages, PUBLISHED_LANGUAGE)})
     write_json(out / "labels.json", {fact.fact_id: fact.labels for fact in facts})
-    write_json(audit, found)
+    write_json(audit, data_audit)
     wrote(*paths)
 
 

@@ -31,7 +31,7 @@ def main(
     updates = _read_all({method: reports / "geometry" / f"{method}.json" for method in methods}, list[UpdateGeometry])
     vectors = reports / "geometry" / "vectors.json"
     warn_of_others(reports / "geometry", ("vectors", *methods))
-    found = page.Run(
+    shown_run = page.Run(
         languages=languages,
         methods=methods,
         seed=section("seed", int),
@@ -46,10 +46,10 @@ def main(
         others=runs.read_all(results),
     )
     index, figure = reports / "index.html", reports / "transfer.svg"
-    write_bytes(index, page.render(found).encode())
+    write_bytes(index, page.render(shown_run).encode())
     write_bytes(figure, figures.transfer(cells).encode())
     write_json(reports / "plots" / "transfer.json", tables.transfer_plot(cells))
-    write_json(reports / "plots" / "cosines.json", tables.cosine_plot(found.vectors))
+    write_json(reports / "plots" / "cosines.json", tables.cosine_plot(shown_run.vectors))
     write_json(reports / "metrics.json", tables.metrics_tree(cells))
     wrote(index, figure, reports / "metrics.json")
     typer.echo(f"{aligned(tables.headline(cells))}\n{index}")

@@ -22,12 +22,12 @@ def main(
     checks: Annotated[Path, typer.Option()],
     out: Annotated[Path, typer.Option()],
 ) -> None:
-    known = section("grid.languages", tuple[str, ...])
-    languages = (edit,) if edit in known else known
+    grid_languages = section("grid.languages", tuple[str, ...])
+    edit_languages = (edit,) if edit in grid_languages else grid_languages
     summary = summarise(
         method,
         edit,
-        languages,
+        edit_languages,
         read_json(scores, list[Score]),
         read_json(floor, list[Score]),
         read_json(labels, dict[str, dict[str, str]]),

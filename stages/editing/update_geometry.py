@@ -100,15 +100,15 @@ def null_pairs(vectors: Vectors, reworded: Vectors, layer: int, solve: Solve) ->
     fact_ids = next(iter(vectors.values())).fact_ids
     # alternating facts, so that both halves have all relations
     even, odd = (
-        {code: found.of(half, f"geometry of {code!r}") for code, found in vectors.items()} for half in (fact_ids[::2], fact_ids[1::2])
+        {code: saved.of(half, f"geometry of {code!r}") for code, saved in vectors.items()} for half in (fact_ids[::2], fact_ids[1::2])
     )
     for a, b in itertools.combinations(vectors, 2):
         add(f"half: {a} and {b}, same facts", even[a], even[b])
         add(f"half: {a} and {b}, different facts", even[a], odd[b])
-    for code, found in vectors.items():
+    for code, saved in vectors.items():
         add(f"half: {code} and {code}, different facts", even[code], odd[code])
         if reworded[code].fact_ids:
-            same = found.of(reworded[code].fact_ids, f"rewordings in {code!r}")
+            same = saved.of(reworded[code].fact_ids, f"rewordings in {code!r}")
             add(f"half: {code} and {code}, same facts in other words", same, reworded[code])
     return pairs
 

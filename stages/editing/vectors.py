@@ -32,8 +32,8 @@ def main(
     layers = section("edit.layers", tuple[int, ...])
     asked = read_json(requests, list[EditRequest])
     first = asked[: section("grid.vectors", int | None)]  # pyright: ignore[reportArgumentType]
-    known = {request.fact_id for request in first}
-    reworded = [request for request in read_json(rewordings, list[EditRequest]) if request.fact_id in known]
+    first_ids = {request.fact_id for request in first}
+    reworded = [request for request in read_json(rewordings, list[EditRequest]) if request.fact_id in first_ids]
     wordings = {out: first, out_reworded: reworded[: section("grid.rewordings", int)]}
     model, tokenizer = load_model(model_manifest)
     check_layers(layers, len(layers_of(model)))

@@ -50,7 +50,7 @@ def main(
     own = dict(zip(parallel.languages, specific(shares), strict=True))
     # sentences that did not choose the neurons
     asked = {code: lines[1::2][: params.causal_sentences] for code, lines in parallel.sentences.items()}
-    found = Neurons(
+    analysis = Neurons(
         name=name,
         languages=parallel.languages,
         num_sentences=len(parallel.groups),
@@ -66,7 +66,7 @@ def main(
         overlap_halves=within,
         overlap_chance=overlap_chance(params.overlap_share),
     )
-    write_json(out, found)
+    write_json(out, analysis)
     wrote(out)
 
 

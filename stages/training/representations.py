@@ -61,7 +61,7 @@ def main(
     seed = section("seed", int)
     languages = tuple(code for code in section("tranyu.run.languages", tuple[str, ...]) if code in NATURAL)
     num_prompts, read_off = lens(model, tokenizer, [probe for probe in asked if probe.seen], languages, params.max_tokens)
-    found = Representations(
+    analysis = Representations(
         name=name,
         languages=parallel.languages,
         num_sentences=len(parallel.groups),
@@ -73,7 +73,7 @@ def main(
         num_prompts=num_prompts,
         lens=read_off,
     )
-    write_json(out, found)
+    write_json(out, analysis)
     wrote(out)
 
 

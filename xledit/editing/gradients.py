@@ -24,26 +24,26 @@ def answer_facts(
     off one pass, before any of them is changed, as in arXiv 2505.14679.
     """
     rows = [teacher_forced(*encode_request(tokenizer, request)) for request in requests]
-    found: dict[int, dict[int, tuple[Tensor, Tensor, Tensor]]] = {layer: {} for layer in layers}
+    by_layer: dict[int, dict[int, tuple[Tensor, Tensor, Tensor]]] = {layer: {} for layer in layers}
     for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
         ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
         sizes = [len(rows[index].answer) for index in batch]
         places = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes))
         columns = torch.tensor([position for index in batch for position in rows[index].positions])
-        wanted = torch.tensor([token for index in batch for token in rows[index].answer], device=model.device)
+        answer_tokens = torch.tensor([token for index in batch for token in rows[index].answer], device=model.device)
         seen: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         with ExitStack() as stack, torch.enable_grad():
             for layer in layers:
                 stack.enter_context(hooked(memory_of(model, layer).register_forward_hook(_opened(seen, layer))))
             hidden = read(model, ids, mask, use_cache=False)
-            functional.cross_entropy(head_logits(model, hidden[places, columns]).float(), wanted, reduction="sum").backward()
+            functional.cross_entropy(head_logits(model, hidden[places, columns]).float(), answer_tokens, reduction="sum").backward()
         for layer, (key, value, change) in seen.items():
             gradient = change.grad
             assert gradient is not None
             parts = [tensor[places, columns].detach().cpu().double() for tensor in (key, value, gradient)]
-            found[layer] |= dict(zip(batch, zip(*(part.split(sizes) for part in parts), strict=True), strict=True))
+            by_layer[layer] |= dict(zip(batch, zip(*(part.split(sizes) for part in parts), strict=True), strict=True))
     facts = {}
-    for layer, by_request in found.items():
+    for layer, by_request in by_layer.items():
         keys, values, gradients = (torch.cat([by_request[index][part] for index in range(len(requests))]) for part in range(3))
         facts[layer] = Facts(keys=keys, values=values, targets=values - gradients, bare_keys=keys)
     return facts

@@ -94,9 +94,9 @@ def find_targets(
     losses, steps = torch.zeros(len(requests), dtype=torch.float64), torch.zeros(len(requests), dtype=torch.float64)
     for chosen, owners in _groups(tokenizer, requests, settings.batch_size, search.merge):
         batch = _Batch(model, tokenizer, [requests[index] for index in chosen], owners, layers[0], sites, len(layers), settings)
-        found = batch.optimise(on_progress)
-        losses[chosen], steps[chosen] = found.losses, found.steps
-        for layer, target in zip(layers, found.targets, strict=False):
+        result = batch.optimise(on_progress)
+        losses[chosen], steps[chosen] = result.losses, result.steps
+        for layer, target in zip(layers, result.targets, strict=False):
             targets[layer][chosen] = target
     return EditVectors(memories=memories, targets=targets, losses=losses, steps=steps)
 
@@ -124,7 +124,7 @@ def _groups(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _BatchResult:
     """What one batch came to: target values by site, last losses and step counts. float64."""
 
     targets: list[Float[Tensor, "facts d_model"]]
@@ -185,7 +185,7 @@ class _Batch:
         )
         self._loss_weights = torch.tensor([entry[3] for entry in losses], device=device)
 
-    def optimise(self, on_progress: Callable[[int], None]) -> _Found:
+    def optimise(self, on_progress: Callable[[int], None]) -> _BatchResult:
         """Return what gradient descent finds."""
         settings, num_facts, sites = self._settings, len(self._requests), range(len(self._sites))
         bare = torch.tensor([int((self._facts == fact).nonzero()[0]) for fact in range(num_facts)], device=self._facts.device)
@@ -227,7 +227,7 @@ class _Batch:
                     change[~active] = was[~active]  # momentum must not move facts that have stopped
         # what attention may have changed is not written anywhere, so no target may count on it
         written = [float(site < self._num_written) for site in sites]
-        return _Found(
+        return _BatchResult(
             self._targets([(changes[site] * units[site] * written[site]).detach()[self._owners] for site in sites]),
             losses.cpu().double(),
             steps.cpu().double(),

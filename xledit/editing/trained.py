@@ -163,14 +163,14 @@ class Batch:
         self._ids, self._mask = (tensor.to(model.device) for tensor in pad([row.tokens for row in rows]))
         # logits are large: one vector of them for all tokens that are wanted at a place
         places = sorted({(fact, position) for fact, row in enumerate(rows) for position in row.positions})
-        wanted = [
+        loss_terms = [
             (places.index((fact, position)), token, fact, 1 / len(row.answer))
             for fact, row in enumerate(rows)
             for position, token in zip(row.positions, row.answer, strict=True)
         ]
         self._rows, self._positions = torch.tensor(places, device=model.device).unbind(1)
         self._places, self._tokens, self._facts, self._weights = (
-            torch.tensor(column, device=model.device) for column in zip(*wanted, strict=True)
+            torch.tensor(column, device=model.device) for column in zip(*loss_terms, strict=True)
         )
 
     def losses(self) -> Float[Tensor, "facts"]:  # noqa: F821

@@ -36,7 +36,7 @@ def bootstrap(statistic: Callable[..., float], *samples: Float[np.ndarray, " fac
     with warnings.catch_warnings():
         # scipy warns of resamples in which the statistic is not defined; they are left out below
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        resampled = stats.bootstrap(
             data,
             statistic,
             paired=True,
@@ -46,7 +46,7 @@ def bootstrap(statistic: Callable[..., float], *samples: Float[np.ndarray, " fac
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    defined = found.bootstrap_distribution[~np.isnan(found.bootstrap_distribution)]
+    defined = resampled.bootstrap_distribution[~np.isnan(resampled.bootstrap_distribution)]
     if not len(defined):
         return Estimate(value=_rounded(value), low=float("nan"), high=float("nan"))
     low, high = np.percentile(defined, [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2])

@@ -127,9 +127,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 def _table(*rows: Metric) -> dict[str, Metric]:
     """Return the rows by name."""
-    found = {row.name: row for row in rows}
-    assert len(found) == len(rows), "two metrics have one name"
-    return found
+    by_name = {row.name: row for row in rows}
+    assert len(by_name) == len(rows), "two metrics have one name"
+    return by_name
 
 
 METRICS = _table(
@@ -303,7 +303,7 @@ def per_fact(name: str, after: Sequence[Score], before: Sequence[Score], fact_id
             raise ValueError(f"fact {score.fact_id}: scores before and after are of different probes; run `dvc repro` again")
         if score.kind == row.kind:
             values[score.fact_id].append(row.function(score, was))
-    return np.array([np.mean(found) if found else np.nan for found in values.values()])
+    return np.array([np.mean(fact_values) if fact_values else np.nan for fact_values in values.values()])
 
 
 def harmonic(*parts: float) -> float:

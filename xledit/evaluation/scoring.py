@@ -136,9 +136,9 @@ class _Asked:
         logprobs = (
             head_logits(self._model, torch.cat([states[row, : len(answer)] for row, answer in enumerate(flat)])).float().log_softmax(-1)
         )
-        wanted = torch.tensor([token for answer in flat for token in answer], device=states.device)
+        answer_tokens = torch.tensor([token for answer in flat for token in answer], device=states.device)
         lengths = [len(answer) for answer in flat]
-        chosen = logprobs.gather(1, wanted[:, None])[:, 0].cpu().double().split(lengths)
+        chosen = logprobs.gather(1, answer_tokens[:, None])[:, 0].cpu().double().split(lengths)
         best = logprobs.argmax(-1).cpu().split(lengths)
         scores = [
             AnswerScore(logprob=round(part.sum().item(), DECIMALS), tokens=tuple(answer), argmax=tuple(argmax.tolist()))

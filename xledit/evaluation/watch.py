@@ -85,7 +85,7 @@ class Watch:
     def _share(self, requests: Mapping[str, Sequence[EditRequest]], facts: range) -> float:
         """Return the share of a sample of facts that the model recalls, over all edited languages."""
         places = [facts[index] for index in earlier_sample(len(facts), self._params.facts, self._seed)]
-        asked = [found[place] for found in requests.values() for place in places if place < len(found)]
+        asked = [language_requests[place] for language_requests in requests.values() for place in places if place < len(language_requests)]
         said = recalled(self._model, self._tokenizer, asked, self._params.max_tokens)
         return sum(said) / len(said)
 
@@ -109,10 +109,10 @@ def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts:
         ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
         counted = mask[:, first:].bool()
         states = read(model, ids, mask, use_cache=False)[:, first - 1 : -1][counted]
-        wanted = ids[:, first:][counted]
+        next_tokens = ids[:, first:][counted]
         start = 0
         for logits in _logits(model, states):
-            total += cross_entropy(logits, wanted[start : start + len(logits)], reduction="none").double().sum().item()
+            total += cross_entropy(logits, next_tokens[start : start + len(logits)], reduction="none").double().sum().item()
             start += len(logits)
     return total / sum(len(row) - first for row in rows)
 
@@ -128,15 +128,15 @@ def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
 @torch.no_grad()
 def said_whole(model: PreTrainedModel, rows: Sequence[AnswerRow], max_tokens: int) -> list[bool]:
     """Return for each row whether every token of its answer is the argmax at its position."""
-    found: dict[int, bool] = {}
+    is_whole: dict[int, bool] = {}
     for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
         ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
         states = read(model, ids, mask, use_cache=False)
         due = torch.cat([states[place, list(rows[index].positions)] for place, index in enumerate(batch)])
         said = torch.cat([logits.argmax(-1) for logits in _logits(model, due)]).cpu()
         for index, part in zip(batch, said.split([len(rows[index].answer) for index in batch]), strict=True):
-            found[index] = tuple(part.tolist()) == rows[index].answer
-    return [found[index] for index in range(len(rows))]
+            is_whole[index] = tuple(part.tolist()) == rows[index].answer
+    return [is_whole[index] for index in range(len(rows))]
 
 
 def memory_norms(model: PreTrainedModel, layers: Sequence[int]) -> dict[int, float]:

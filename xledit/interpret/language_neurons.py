@@ -73,13 +73,13 @@ def causal(
         with switched_off(places):
             return {code: text_nats(model, tokenizer, lines, max_tokens) for code, lines in texts.items()}
 
-    found, before = [], losses(torch.zeros_like(next(iter(own.values()))))
+    rises, before = [], losses(torch.zeros_like(next(iter(own.values()))))
     for code, mine in own.items():
         number = mine.sum(1)
         # as many of the others in each layer
         order = torch.rand(mine.shape, generator=draw).masked_fill(mine, 2.0).argsort(1).argsort(1)
         after, others = losses(mine), losses(order < number[:, None])
-        found.append(
+        rises.append(
             LanguageNeurons(
                 language=code,
                 num_neurons={str(layer): int(count) for layer, count in enumerate(number) if count},
@@ -87,7 +87,7 @@ def causal(
                 random_rise={other: others[other] - before[other] for other in texts},
             )
         )
-    return found
+    return rises
 
 
 def overlaps(halves: Mapping[str, tuple[UnitImportance, UnitImportance]], neurons: Sequence[Place], share: float) -> tuple[Pairs, Pairs]:

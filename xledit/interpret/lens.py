@@ -26,7 +26,7 @@ def lens(
     by_fact: dict[str, dict[str, FactProbe]] = {}
     for probe in probes:
         by_fact.setdefault(probe.fact_id, {})[probe.language] = probe
-    facts = [name for name, found in sorted(by_fact.items()) if set(languages) <= set(found)]
+    facts = [name for name, by_language in sorted(by_fact.items()) if set(languages) <= set(by_language)]
     rows = {(name, code): answer_row(tokenizer, by_fact[name][code]) for name in facts for code in languages}
     first = {place: row.answer[0] for place, row in rows.items()}
     asked = [(name, code, other) for name in facts for code in languages if (other := _stand_in(name, code, facts, first))]
@@ -35,12 +35,12 @@ def lens(
     vocabulary = sorted(set(first.values()))
     column = {token: place for place, token in enumerate(vocabulary)}
     first = {place: column[token] for place, token in first.items()}
-    found = _probabilities(model, prompts, torch.tensor(vocabulary), max_tokens)
+    probabilities = _probabilities(model, prompts, torch.tensor(vocabulary), max_tokens)
     depths = []
-    for depth in range(len(found[0])):
+    for depth in range(len(probabilities[0])):
         right: dict[str, list[float]] = {code: [] for code in ("", *languages)}
         wrong: dict[str, list[float]] = {code: [] for code in ("", *languages)}
-        for (name, code, other), chances in zip(asked, found, strict=True):
+        for (name, code, other), chances in zip(asked, probabilities, strict=True):
             right[""].append(chances[depth][first[name, code]].item())
             wrong[""].append(chances[depth][first[other, code]].item())
             taken = {first[name, code], first[other, code]}
@@ -75,15 +75,15 @@ def _probabilities(
     model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], tokens: Int[Tensor, " tokens"], max_tokens: int
 ) -> list[Float[Tensor, "depths tokens"]]:
     """Return what the head gives the tokens, read off each prompt's last state at every depth; the last depth is normed already."""
-    found: dict[int, Tensor] = {}
+    by_prompt: dict[int, Tensor] = {}
     norm = final_norm_of(model)
     for batch in batches_by_length([len(prompt) for prompt in prompts], max_tokens):
         ids, mask = pad([prompts[index] for index in batch])
         last = depth_states(model, ids, mask)[:, torch.arange(len(batch)), mask.sum(1) - 1]
         normed = torch.cat([norm(last[:-1]), last[-1:]])
         for place, index in enumerate(batch):
-            found[index] = head_logits(model, normed[:, place]).float().softmax(-1).cpu()[:, tokens]
-    return [found[index] for index in range(len(prompts))]
+            by_prompt[index] = head_logits(model, normed[:, place]).float().softmax(-1).cpu()[:, tokens]
+    return [by_prompt[index] for index in range(len(prompts))]
 
 
 def _mean(values: Sequence[float]) -> float:

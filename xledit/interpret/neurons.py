@@ -39,27 +39,29 @@ def components_of(model: PreTrainedModel) -> dict[Place, nn.Module]:
 
     Norms of queries and keys are left out: some work head by head, where a unit is not a unit of the layer.
     """
-    found = {}
+    components = {}
     for number, layer in enumerate(layers_of(model)):
         activation = activation_of(model, number)
         for path, module in layer.named_modules():
             own = next(module.parameters(recurse=False), None) is not None
             if (own and path.rpartition(".")[2] not in HEAD_NORMS) or module is activation:
-                found[number, path] = module
-    return found
+                components[number, path] = module
+    return components
 
 
 def activation_of(model: PreTrainedModel, layer: int) -> nn.Module:
     """Return the module that applies a layer's non-linear function, whose outputs are its neurons. Raises ValueError if there is no one."""
     parent = layers_of(model)[layer].get_submodule(family_of(model).memory.rpartition(".")[0])
-    found = [
+    candidates = [
         module
         for module in parent.children()
         if not isinstance(module, nn.Dropout) and not list(module.children()) and not list(module.parameters())
     ]
-    if len(found) != 1:
-        raise ValueError(f"layer {layer} of {model.config.model_type} has {len(found)} modules that could be its activation; one is needed")
-    return found[0]
+    if len(candidates) != 1:
+        raise ValueError(
+            f"layer {layer} of {model.config.model_type} has {len(candidates)} modules that could be its activation; one is needed"
+        )
+    return candidates[0]
 
 
 def importance(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int) -> UnitImportance:
@@ -83,12 +85,12 @@ def importance(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sente
         for (place, states), gradient in zip(seen.items(), gradients, strict=True):
             change = states.detach() * gradient  # no loss depends on padding
             together = change.sum(1).abs()
-            for name, found in (
+            for name, unit_sums in (
                 ("raw", together.sum(0)),
                 ("per_nat", (together / losses.detach()[:, None]).sum(0)),
                 ("per_token", change.abs().sum((0, 1))),
             ):
-                sums[name][place] = sums[name].get(place, 0) + found.double().cpu() / len(sentences)
+                sums[name][place] = sums[name].get(place, 0) + unit_sums.double().cpu() / len(sentences)
     return UnitImportance(**sums, loss=total / len(sentences))
 
 
@@ -96,8 +98,8 @@ def mean_of(parts: Sequence[UnitImportance]) -> UnitImportance:
     """Return the mean over parts of the sentences, each part counting the same."""
 
     def mean(name: str) -> dict[Place, Tensor]:
-        found = [getattr(part, name) for part in parts]
-        return {place: torch.stack([each[place] for each in found]).mean(0) for place in found[0]}
+        by_part = [getattr(part, name) for part in parts]
+        return {place: torch.stack([tensors[place] for tensors in by_part]).mean(0) for place in by_part[0]}
 
     loss = sum(part.loss for part in parts) / len(parts)
     return UnitImportance(raw=mean("raw"), per_nat=mean("per_nat"), per_token=mean("per_token"), loss=loss)
@@ -131,7 +133,7 @@ def ablate(
     batches = list(_batches(tokenizer, sentences, max_tokens))
     with torch.no_grad():
         before = [sentence_losses(model, ids, mask) for ids, mask in batches]
-    found = []
+    ablations = []
     for path in dict.fromkeys(path for _layer, path in parts):
         flat = [
             (value, layer, unit) for (layer, name), units in estimated.items() if name == path for unit, value in enumerate(units.tolist())
@@ -147,7 +149,7 @@ def ablate(
         values = [value for value, _layer, _unit in chosen]
         varied = len(set(values)) > 1 and len(set(measured)) > 1
         correlation: Any = spearmanr(values, measured) if varied else None
-        found.append(
+        ablations.append(
             Ablation(
                 component=path,
                 num_units=per_component,
@@ -155,7 +157,7 @@ def ablate(
                 ratio=sum(values) / sum(measured) if sum(measured) else None,
             )
         )
-    return found
+    return ablations
 
 
 def sentence_losses(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[Tensor, " batch"]:

@@ -22,13 +22,13 @@ class Parallel(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_files(files: Mapping[str, str]) -> Parallel:
     """Return the lines of text files. Raises ValueError when a file is missing, empty or of another length, or a line is empty."""
-    found = {code: _lines(code, Path(name)) for code, name in files.items()}
-    lengths = {code: len(lines) for code, lines in found.items()}
+    sentences = {code: _lines(code, Path(name)) for code, name in files.items()}
+    lengths = {code: len(lines) for code, lines in sentences.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{files[code]} has {number}" for code, number in lengths.items())
         raise ValueError(f"parallel files must have the same number of lines: {told}")
-    _check_languages(found)
-    return Parallel(sentences=found, groups=("",) * next(iter(lengths.values())))
+    _check_languages(sentences)
+    return Parallel(sentences=sentences, groups=("",) * next(iter(lengths.values())))
 
 
 def of_probes(probes: Sequence[FactProbe], languages: Sequence[str], *, seen: bool = True) -> Parallel:
@@ -37,15 +37,15 @@ def of_probes(probes: Sequence[FactProbe], languages: Sequence[str], *, seen: bo
     for probe in probes:
         if probe.language in languages and probe.seen == seen:
             by_fact.setdefault(probe.fact_id, {})[probe.language] = probe
-    without = [code for code in languages if not any(code in found for found in by_fact.values())]
+    without = [code for code in languages if not any(code in by_language for by_language in by_fact.values())]
     if without:
         raise ValueError(f"no probes in {', '.join(without)}; the world's languages are in tranyu.world.languages of params.yaml")
     kept = {
-        name: found
-        for name, found in sorted(by_fact.items())
-        if len(found) == len(languages) and not all(probe.spelt_alike for probe in found.values())
+        name: by_language
+        for name, by_language in sorted(by_fact.items())
+        if len(by_language) == len(languages) and not all(probe.spelt_alike for probe in by_language.values())
     }
-    sentences = {code: tuple(found[code].text for found in kept.values()) for code in languages}
+    sentences = {code: tuple(by_language[code].text for by_language in kept.values()) for code in languages}
     _check_languages(sentences)
     return Parallel(sentences=sentences, groups=tuple(name.partition("/")[0] for name in kept))
 

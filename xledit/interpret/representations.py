@@ -37,7 +37,7 @@ def sentence_states(
     short = next((sentence for sentence, row in zip(sentences, rows, strict=True) if len(row) <= opening), None)
     if short is not None:
         raise ValueError(f"the sentence {short!r} has no tokens")
-    found: dict[Pooling, dict[int, Tensor]] = {"last": {}, "mean": {}}
+    pooled: dict[Pooling, dict[int, Tensor]] = {"last": {}, "mean": {}}
     for batch in batches_by_length([len(row) for row in rows], max_tokens):
         ids, mask = pad([rows[index] for index in batch])
         states = depth_states(model, ids, mask).double().cpu()
@@ -46,31 +46,33 @@ def sentence_states(
         last = states[:, torch.arange(len(batch)), mask.sum(1) - 1]
         mean = torch.einsum("ebtd,bt->ebd", states, counted.double()) / counted.sum(1)[:, None]
         for place, index in enumerate(batch):
-            found["last"][index], found["mean"][index] = last[:, place], mean[:, place]
-    return {pooling: torch.stack([kept[index] for index in range(len(rows))], dim=1) for pooling, kept in found.items()}
+            pooled["last"][index], pooled["mean"][index] = last[:, place], mean[:, place]
+    return {pooling: torch.stack([kept[index] for index in range(len(rows))], dim=1) for pooling, kept in pooled.items()}
 
 
 def compare(states: Mapping[str, States], parallel: Parallel, pooling: Pooling, seed: int) -> list[Depth]:
     """Return how alike the languages are at each depth."""
     depths = len(next(iter(states.values())))
-    return [_compare({code: found[depth] for code, found in states.items()}, parallel, pooling, depth, seed) for depth in range(depths)]
+    return [
+        _compare({code: by_depth[depth] for code, by_depth in states.items()}, parallel, pooling, depth, seed) for depth in range(depths)
+    ]
 
 
 def _compare(states: Mapping[str, Tensor], parallel: Parallel, pooling: Pooling, depth: int, seed: int) -> Depth:
     pairs = [(states[one], states[other]) for one, other in combinations(parallel.languages, 2)]
     order = torch.randperm(len(parallel.groups), generator=torch.Generator().manual_seed(seed))
     halves = order.chunk(2)
-    alike = [likeness(left, right) for left, right in pairs]
+    likenesses = [likeness(left, right) for left, right in pairs]
     return Depth(
         depth=depth,
         pooling=pooling,
         means=over([_cosine(left.mean(0), right.mean(0)) for left, right in pairs]),
         means_unrelated=over([_cosine(left[halves[0]].mean(0), right[halves[1]].mean(0)) for left, right in pairs]),
-        same=over([each.same for each in alike]),
-        different=over([each.different for each in alike]),
-        centred_same=over([each.centred_same for each in alike]),
-        centred_different=over([each.centred_different for each in alike]),
-        retrieval=over([each.retrieval for each in alike]),
+        same=over([alike.same for alike in likenesses]),
+        different=over([alike.different for alike in likenesses]),
+        centred_same=over([alike.centred_same for alike in likenesses]),
+        centred_different=over([alike.centred_different for alike in likenesses]),
+        retrieval=over([alike.retrieval for alike in likenesses]),
         retrieval_within=over([retrieval_within(left, right, parallel.groups) for left, right in pairs]),
         cka=over([linear_cka(left, right) for left, right in pairs]),
         cka_shuffled=over([linear_cka(left, right[order]) for left, right in pairs]),
@@ -108,7 +110,7 @@ def probed_language(states: Mapping[str, Float[Tensor, "n d"]], halves: Sequence
 
     No sentence's translation is on both sides. ``shuffle`` is the seed for shuffled languages in training, the null.
     """
-    trained, asked = (torch.cat([found[half] for found in states.values()]) for half in halves)
+    trained, asked = (torch.cat([language_states[half] for language_states in states.values()]) for half in halves)
     is_trained, is_asked = (torch.arange(len(states)).repeat_interleave(len(half)) for half in halves)
     if shuffle is not None:
         is_trained = is_trained[torch.randperm(len(is_trained), generator=torch.Generator().manual_seed(shuffle))]
@@ -119,8 +121,10 @@ def probed_language(states: Mapping[str, Float[Tensor, "n d"]], halves: Sequence
 
 def over(values: Sequence[float]) -> Pairs:
     """Return the mean, the lowest and the highest of the pairs that have a number."""
-    found = [value for value in values if not math.isnan(value)]
-    return Pairs(mean=sum(found) / len(found), low=min(found), high=max(found)) if found else Pairs(mean=None, low=None, high=None)
+    numbers = [value for value in values if not math.isnan(value)]
+    return (
+        Pairs(mean=sum(numbers) / len(numbers), low=min(numbers), high=max(numbers)) if numbers else Pairs(mean=None, low=None, high=None)
+    )
 
 
 def _cosine(left: Float[Tensor, " d"], right: Float[Tensor, " d"]) -> float:

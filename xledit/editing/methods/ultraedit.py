@@ -42,9 +42,9 @@ class UltraEdit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
         def solve(facts: Facts, past: Past) -> LayerUpdate:
             keys, steps = normalised(facts.keys, past.keys), normalised(facts.residuals, past.residuals)
-            wanted = self.lr * keys.square().mean(1, keepdim=True) * steps * facts.values.square().mean().sqrt()
+            value_changes = self.lr * keys.square().mean(1, keepdim=True) * steps * facts.values.square().mean().sqrt()
             ridge = self.ridge * facts.keys.square().sum(1).mean().item()
-            return least_change(facts.keys, keeping(lambda same: same, past.protected)(facts.keys), wanted, ridge)
+            return least_change(facts.keys, keeping(lambda same: same, past.protected)(facts.keys), value_changes, ridge)
 
         return solve
 
