@@ -14,7 +14,7 @@ from xledit.editing.batches import History, Stored, edit_weights
 from xledit.editing.combine import Combination, Group
 from xledit.editing.least_change import Solver, inverse_of, keeping, least_change, solve_in_turn
 from xledit.editing.method import Inputs, Method, Requests, Watching
-from xledit.editing.practice import Practice
+from xledit.editing.practice import EditBatch, Practice
 from xledit.editing.targets import Search, TargetSettings
 from xledit.editing.tensors import Facts, LayerUpdate, Past, SecondMoment
 from xledit.models.family import memory_of, weight_as_out_by_in
@@ -139,16 +139,16 @@ class LocateThenEdit:
         own = self.method.facts_of(self.model, self.tokenizer, requests, self.layers)
         if own is not None:
             return own
+        settings = self.practice.settings(self.settings)
+        batch = EditBatch(self.model, self.tokenizer, requests, self.layers, settings, self.method.search)
         if fresh and self.practice.shares_vectors and not self._wants_own_search(requests):
             saved = [
                 self.vectors[code].of([request.fact_id for request in self.requests[code][places]], "the first batch") for code in group
             ]
             targets = {layer: torch.cat([vectors.targets[layer] for vectors in saved]) for layer in self.layers}
         else:
-            targets = self.practice.targets(self.model, self.tokenizer, requests, self.layers, self.settings, self.method.search)
-        return lambda layer: self.practice.facts(
-            self.model, self.tokenizer, requests, self.layers, layer, targets, self.settings, self.method.search
-        )
+            targets = self.practice.targets(batch)
+        return lambda layer: self.practice.facts(batch, layer, targets)
 
     def _wants_own_search(self, requests: Sequence[EditRequest]) -> bool:
         keys = {(request.language, request.up_to_subject) for request in requests}

@@ -1,65 +1,72 @@
-"""Where v* is sought and how a layer's residual comes of it: our way, and the way of published code, for comparison (docs/methods.md)."""
+"""Two ways to compute v* and each layer's residual: ours, and that of published code, for comparison (docs/methods.md)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.editing.memory import read_memories
 from xledit.editing.targets import Search, TargetSettings, find_targets
-from xledit.editing.tensors import Facts
+from xledit.editing.tensors import Facts, LayerMemory
 from xledit.languages import language
-from xledit.models.family import layers_of
+from xledit.models.family import layers_of, memory_of
 from xledit.records import PUBLISHED_LANGUAGE, EditRequest, PracticeName, as_published
 
 MAX_TOKENS = 4096
-Targets = Mapping[int, Tensor]
+ModuleOf = Callable[[PreTrainedModel, int], nn.Module]
+Targets = Mapping[int, Float[Tensor, "facts d_model"]]
+
+
+@dataclass(frozen=True)
+class EditBatch:
+    """Facts that are stored together: the model as it is now, their requests, the edited layers, and how v* is searched for."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    requests: Sequence[EditRequest]
+    layers: Sequence[int]
+    settings: TargetSettings
+    search: Search
+
+    def targets(self, layers: Sequence[int], value_of: ModuleOf = memory_of) -> Targets:
+        """Return v* by layer, the wanted output of the modules that ``value_of`` gives."""
+        return find_targets(self.model, self.tokenizer, self.requests, layers, self.settings, search=self.search, value_of=value_of).targets
+
+    def memory(self, layer: int, value_of: ModuleOf = memory_of) -> LayerMemory:
+        """Return the facts' keys in one layer, and as their values the outputs of the module that ``value_of`` gives."""
+        return read_memories(self.model, self.tokenizer, self.requests, (layer,), self.settings.num_prefixes, MAX_TOKENS, value_of)[layer]
 
 
 class Practice:
-    """Ours: a v* for each edited layer's memory, found jointly, each request in its own language."""
+    """Our way: one v* for each edited layer's memory, all layers optimised together, each request in its own language."""
 
-    shares_vectors = True  # the stage `vectors` seeks v* in this way
+    shares_vectors = True  # the stage `vectors` computes v* in the same way
 
     def worded(self, requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Return the requests as they are stored."""
         return list(requests)
 
     def settings(self, settings: TargetSettings) -> TargetSettings:
-        """Return the settings of the search."""
+        """Return the settings that a batch of this practice has."""
         return settings
 
-    def targets(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[EditRequest],
-        layers: Sequence[int],
-        settings: TargetSettings,
-        search: Search,
-    ) -> Targets:
-        """Return v* by layer, sought on the model as it is now."""
-        return find_targets(model, tokenizer, requests, layers, self.settings(settings), search=search).targets
+    def targets(self, batch: EditBatch) -> Targets:
+        """Return v* by layer for the model as it is now."""
+        return batch.targets(batch.layers)
 
-    def facts(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[EditRequest],
-        layers: Sequence[int],
-        layer: int,
-        targets: Targets,
-        settings: TargetSettings,
-        search: Search,
-    ) -> Facts:
-        """Return the facts of one of ``layers`` as the model has them now."""
-        memory = read_memories(model, tokenizer, requests, (layer,), self.settings(settings).num_prefixes, MAX_TOKENS)[layer]
-        return Facts(**vars(memory), targets=targets[layer].double())
+    def facts(self, batch: EditBatch, layer: int, targets: Targets) -> Facts:
+        """Return the batch's facts in one of its layers, keys and values read from the model as it is now."""
+        return Facts(**vars(batch.memory(layer)), targets=targets[layer].double())
 
 
 class Published(Practice):
-    """Published code's: one v* at the last edited layer's output, behind English openings; what lacks there is spread over the layers."""
+    """The way of published code: one v* for the output of the last edited layer, with English openings before the prompts.
+
+    The residual there, v* minus the output, is divided among the edited layers.
+    """
 
     shares_vectors = False
 
@@ -71,35 +78,15 @@ class Published(Practice):
         """Return the settings with an average over all openings, whatever ``vectors.num_prefixes`` says."""
         return msgspec.structs.replace(settings, num_prefixes=len(language(PUBLISHED_LANGUAGE).prefixes))
 
-    def targets(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[EditRequest],
-        layers: Sequence[int],
-        settings: TargetSettings,
-        search: Search,
-    ) -> Targets:
-        """Return v* of the last layer's output."""
-        return find_targets(model, tokenizer, requests, layers[-1:], self.settings(settings), search=search, value_of=_layer_of).targets
+    def targets(self, batch: EditBatch) -> Targets:
+        """Return v* of the last edited layer's output, for the model as it is now."""
+        return batch.targets(batch.layers[-1:], _layer_of)
 
-    def facts(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[EditRequest],
-        layers: Sequence[int],
-        layer: int,
-        targets: Targets,
-        settings: TargetSettings,
-        search: Search,
-    ) -> Facts:
-        """Return the facts with a layer's share of what the last layer's output lacks as their residual."""
-        last, prefixes = layers[-1], self.settings(settings).num_prefixes
-        memory = read_memories(model, tokenizer, requests, (layer,), prefixes, MAX_TOKENS)[layer]
-        output = read_memories(model, tokenizer, requests, (last,), prefixes, MAX_TOKENS, _layer_of)[last]
-        left = len(layers) - list(layers).index(layer)
-        share = (targets[last].double() - output.values) / left**search.spread_power
+    def facts(self, batch: EditBatch, layer: int, targets: Targets) -> Facts:
+        """Return the batch's facts in one of its layers; their residual is this layer's share of the last layer's residual."""
+        last, memory = batch.layers[-1], batch.memory(layer)
+        num_layers_left = len(batch.layers) - list(batch.layers).index(layer)
+        share = (targets[last].double() - batch.memory(last, _layer_of).values) / num_layers_left**batch.search.spread_power
         return Facts(**vars(memory), targets=memory.values + share)
 
 
