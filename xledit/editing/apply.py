@@ -1,4 +1,4 @@
-"""Put updates into a model and take them out again, bit for bit."""
+"""Add updates to a model's weights, and restore the old weights afterwards, bit for bit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from xledit.models.family import memory_of, weight_as_out_by_in
 def editing(model: PreTrainedModel) -> Iterator[Callable[[int, LayerUpdate], None]]:
     """Yield a function that adds an update to a layer's memory, any number of times.
 
-    The weights come back bit for bit, from kept copies (subtracting is not exact), also when an exception passes.
+    At the end the weights are restored bit for bit from copies (subtracting an update is not exact), also after an exception.
     """
     kept: dict[int, Tensor] = {}
 
@@ -34,7 +34,7 @@ def editing(model: PreTrainedModel) -> Iterator[Callable[[int, LayerUpdate], Non
 
 @contextmanager
 def edited(model: PreTrainedModel, updates: Mapping[int, LayerUpdate]) -> Iterator[None]:
-    """Add each layer's update to its memory inside the context. The weights come back bit for bit."""
+    """Add each layer's update to its memory inside the context. At the end the weights are restored bit for bit."""
     with editing(model) as add:
         for layer, update in updates.items():
             add(layer, update)
@@ -42,7 +42,10 @@ def edited(model: PreTrainedModel, updates: Mapping[int, LayerUpdate]) -> Iterat
 
 
 def add_update(model: PreTrainedModel, layer: int, update: LayerUpdate) -> None:
-    """Add an update to a layer's memory: summed in float64, cast once. Raises ValueError when shapes do not fit."""
+    """Add an update ``[d_out d_in]`` to a layer's memory. The sum is float64 and cast once to the weight's dtype.
+
+    Raises ValueError when the shapes differ.
+    """
     weight = weight_as_out_by_in(memory_of(model, layer))
     change = update.dense()
     if change.shape != weight.shape:

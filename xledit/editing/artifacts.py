@@ -1,4 +1,4 @@
-"""The tensor artifacts that stages hand on: second moments, edit vectors and edits, to files and back."""
+"""Write and read the tensor files that stages exchange: second moments, edit vectors and edits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class _Edit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class SavedEdit:
-    """What makes an edited model of the unedited one: an update per layer (float64), and the text that stands before a probe, by fact."""
+    """One edit: by layer the update of the memory (float64), and by fact id the text that is put before a probe's prompt."""
 
     updates: dict[int, LayerUpdate]
     contexts: dict[str, str]
@@ -40,18 +40,18 @@ class SavedEdit:
 
 @dataclass(frozen=True)
 class SavedVectors:
-    """Edit vectors as read back: by layer, with the facts they belong to. float64."""
+    """Edit vectors read from a file: keys, values and v* by layer; row i belongs to ``fact_ids[i]``. float64."""
 
     fact_ids: tuple[str, ...]
     memories: dict[int, LayerMemory]
     targets: dict[int, Float[torch.Tensor, "facts d_model"]]
 
     def facts(self, layer: int) -> Facts:
-        """Return one layer's facts as the unedited model has them."""
+        """Return one layer's facts: keys and values of the unedited model, and v*."""
         return Facts(**vars(self.memories[layer]), targets=self.targets[layer])
 
     def of(self, fact_ids: Sequence[str], what: str) -> "SavedVectors":
-        """Return the vectors of these facts, in this order. Raises ValueError that says for ``what`` which has none."""
+        """Return the vectors of these facts, in this order. Raises ValueError, beginning with ``what``, when a fact has none."""
         places = {fact_id: place for place, fact_id in enumerate(self.fact_ids)}
         if len(places) != len(self.fact_ids):
             twice = len(self.fact_ids) - len(places)
@@ -73,7 +73,7 @@ class SavedVectors:
         )
 
     def deltas(self, layer: int) -> Float[torch.Tensor, "facts d_model"]:
-        """Return v* minus v."""
+        """Return the change of each fact's value in one layer: v* minus the unedited value."""
         return self.targets[layer] - self.memories[layer].values
 
 
@@ -121,7 +121,7 @@ def load_vectors(path: Path) -> SavedVectors:
 
 
 def save_edit(path: Path, method: str, edit: str, saved: SavedEdit) -> None:
-    """Write an edit; updates as their two factors, float32: the weights they will be added to are no finer."""
+    """Write an edit. Each update is written as its two factors in float32, because the weights have no higher precision."""
     arrays = {}
     for layer, update in saved.updates.items():
         arrays |= {f"left{layer}": update.left.numpy().astype(np.float32), f"right{layer}": update.right.numpy().astype(np.float32)}
@@ -129,7 +129,7 @@ def save_edit(path: Path, method: str, edit: str, saved: SavedEdit) -> None:
 
 
 def load_edit(path: Path) -> SavedEdit:
-    """Return an edit."""
+    """Return the edit of a file, its updates as float64."""
     arrays, header = read_tensors(path, _Edit)
     updates = {
         layer: LayerUpdate(torch.from_numpy(arrays[f"left{layer}"]).double(), torch.from_numpy(arrays[f"right{layer}"]).double())

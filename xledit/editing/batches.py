@@ -1,4 +1,4 @@
-"""Edit a batch of facts at a time, each on the model that the earlier ones have left, in one language or several."""
+"""Store facts batch by batch, in one language or several: each batch is solved on the model with all earlier edits."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,10 @@ from xledit.editing.tensors import Facts, LayerUpdate, Past
 
 @dataclass(frozen=True)
 class Stored:
-    """The updates that store a group's facts, by layer, and the facts as each layer was met (empty for methods that train)."""
+    """By layer: the updates that store a group's facts, and the facts as they were read before the layer changed (``met``).
+
+    ``met`` is empty for methods that train.
+    """
 
     updates: dict[int, LayerUpdate]
     met: dict[int, Facts]
@@ -24,12 +27,15 @@ class Stored:
 
 @dataclass
 class History:
-    """The facts stored so far, by group and layer."""
+    """The facts stored so far: for each group a list of its batches, and for each batch its facts by layer."""
 
     met: dict[Group, list[dict[int, Facts]]] = field(default_factory=dict)
 
     def past(self, layer: int, shape: torch.Size, group: Group, keeps_off: bool) -> Past:
-        """Return what earlier solves have stored in a memory of ``shape`` (d_out, d_in), other groups' keys protected if so asked."""
+        """Return keys and residuals of all facts that earlier solves stored in a layer's memory of ``shape`` (d_out, d_in).
+
+        With ``keeps_off`` the keys that other groups have stored are protected.
+        """
         none = Past.none(shape[1], shape[0])
         stored = [(other, facts[layer]) for other, batches in self.met.items() for facts in batches if layer in facts]
         return Past(
@@ -39,13 +45,13 @@ class History:
         )
 
 
-# a group, its facts by their places, what came before -> the updates that store them; the model is left as it was
+# (group, the slice of its facts to store, all facts stored before) -> the updates; the model's weights are unchanged afterwards
 Store = Callable[[Group, slice, History], Stored]
 
 
 @runtime_checkable
 class Editor(Protocol):
-    """What stores facts by one method: a ``Store``, and the layers that it changes."""
+    """A ``Store`` that uses one method, and the layers that it changes."""
 
     @property
     def layers(self) -> Sequence[int]:
@@ -59,7 +65,7 @@ class Editor(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """After a batch: which facts it stored, and by layer the updates of all facts so far."""
+    """The state after a batch: which facts the batch stored, and by layer the updates of all facts so far."""
 
     places: slice
     parts: dict[int, tuple[LayerUpdate, ...]]
@@ -73,10 +79,10 @@ class Step:
 def edit_in_batches(
     model: PreTrainedModel, combination: Combination, num_facts: int, batch_size: int | None, store: Store
 ) -> Iterator[Step]:
-    """Yield after each batch of facts, with the model as edited so far. It is as it was at the end, bit for bit.
+    """Yield a ``Step`` after each batch of facts, while the model has all updates so far.
 
-    ``batch_size`` None stores all facts at once. Updates of a batch's groups are solved from the same model and added; a
-    combination's rounds follow one another.
+    At the end the weights are restored bit for bit. ``batch_size`` None stores all facts at once. The groups of a round are solved on the
+    same model and then their updates are added; the next round is solved on the changed model.
     """
     history, parts = History(), dict[int, tuple[LayerUpdate, ...]]()
     with editing(model) as add:
@@ -100,7 +106,7 @@ def edit_weights(
     inputs: Inputs,
     watching: Watching,
 ) -> SavedEdit:
-    """Return the updates that store all facts, or those until ``watching`` said to stop."""
+    """Return the updates of all facts, or of the facts stored until the function that ``watching`` gives returned False."""
     after_batch = watching(model, tokenizer, editor.layers, requests)
     updates: dict[int, LayerUpdate] = {}
     for step in edit_in_batches(model, inputs.combination, len(next(iter(requests.values()))), inputs.batch_size, editor):

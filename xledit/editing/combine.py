@@ -1,4 +1,4 @@
-"""How an edit of several languages is made of its languages: what is solved together, from which model, against which statistics.
+"""How an edit combines several languages: whose facts are solved together, on which model, with which second moment.
 
 To add a way, add a row to ``WAYS``.
 """
@@ -12,10 +12,10 @@ Group = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Combination:
-    """One edit. The groups of a round are solved from the same model and their updates added; rounds follow one another.
+    """One edit. The groups of a round are solved on the same model and their updates added; then comes the next round.
 
-    ``own_statistics``: a group's old keys are those of its own languages' text, otherwise of all languages' text.
-    ``keeps_off``: a group leaves the values of other groups' earlier keys exactly as they are.
+    ``own_statistics``: the second moment of a group's old keys is over its own languages' text, otherwise over all languages' text.
+    ``keeps_off``: a group's update leaves the values of the keys that other groups have stored exactly as they are.
     """
 
     rounds: tuple[tuple[Group, ...], ...]
@@ -31,17 +31,17 @@ class Combination:
 WAYS: dict[str, Callable[[Group], Combination]] = {
     # all languages' facts in one system, as CLM-Bench does (arXiv 2601.17397)
     "mixed": lambda languages: Combination(rounds=((languages,),)),
-    # the sum of what each language's own edit would be, with its own statistics
+    # the sum of the edits of the single languages, each with its own second moment
     "sum": lambda languages: Combination(rounds=(tuple((code,) for code in languages),), own_statistics=True),
-    # the same sum, every language against one second moment (arXiv 2605.13919)
+    # the same sum, with one second moment over all languages' text (arXiv 2605.13919)
     "shared_sum": lambda languages: Combination(rounds=(tuple((code,) for code in languages),)),
-    # one language after the other, each off the earlier ones' keys (LangEdit, arXiv 2506.10800)
+    # one language after the other; each leaves the values of the earlier ones' keys (LangEdit, arXiv 2506.10800)
     "langedit": lambda languages: Combination(rounds=tuple(((code,),) for code in languages), keeps_off=True),
 }
 
 
 def combination(edit: str, languages: tuple[str, ...]) -> Combination:
-    """Return the edit of that name: a language alone, or a way to combine all. Raises ValueError that lists the known ones."""
+    """Return the edit called ``edit``: one language alone, or one of ``WAYS`` for all. Raises ValueError that lists the names."""
     if edit in languages:
         return Combination(rounds=(((edit,),),))
     if edit not in WAYS:

@@ -1,4 +1,4 @@
-"""Fine-tuning of whole memories: what FT-L and FT-M share."""
+"""Fine-tuning of a memory's whole weight matrix: the common part of FT-L and FT-M."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,11 +19,11 @@ from xledit.records import EditRequest
 
 
 class FineTuning(Trained, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fine-tuning of whole memories.
+    """Fine-tuning of whole weight matrices.
 
-    ``loss`` says where a target is learnt: ``last_token`` right after the prompt, all its tokens; ``target`` each token after the ones
-    before it. ``norm_constraint`` is the largest change of any one weight, null for none. Lower: better locality, fewer facts
-    stored. ``weight_decay`` pulls the change towards 0, where the published code pulls the weight itself (0 there).
+    ``loss`` says at which position a target token is predicted: with ``last_token`` all of them at the prompt's last token, with ``target``
+    each at the token before it (teacher forcing). ``norm_constraint`` is the largest change of any one weight, null for none. Lower: better
+    locality, fewer facts stored. ``weight_decay`` pulls the change towards 0; that of the published code pulls the weight itself and is 0.
     """
 
     loss: ClassVar[Loss]
@@ -45,11 +45,11 @@ class FineTuning(Trained, frozen=True, kw_only=True, forbid_unknown_fields=True)
         seed: int,
         on_progress: Callable[[int], None] = lambda _num_facts: None,
     ) -> dict[int, LayerUpdate]:
-        """Return each layer's change as its singular vectors. ``on_progress`` is told each number of facts a step has seen.
+        """Return each layer's change ``[d_out d_in]`` as two factors, see ``thin``.
 
-        The change is float32 and added to the weight before that is rounded to the model's dtype, in training as in
-        ``edited``: what is trained is the model that the update gives, also in bfloat16. Nothing is drawn: ``seed`` has
-        no effect.
+        ``on_progress`` is called after each step with the number of its facts. The change is float32. It is added to the weight before the
+        sum is rounded to the model's dtype, in training as in ``edited``, so that the trained model is the edited one, also in bfloat16.
+        Nothing is random: ``seed`` has no effect.
 
         Raises ValueError that names facts, layers and settings when the loss is not finite.
         """
@@ -86,7 +86,10 @@ def _changed(memory: nn.Module, change: Float[Tensor, "d_out d_in"]) -> Iterator
 
 
 def thin(change: Float[Tensor, "d_out d_in"]) -> LayerUpdate:
-    """Return a change as its singular vectors, left ones scaled, without those that are rounding errors."""
+    """Return a change as two factors: left singular vectors times singular values, and right singular vectors.
+
+    Singular values that are rounding errors are left out.
+    """
     left, sizes, right = torch.linalg.svd(change.cpu().double(), full_matrices=False)
     kept = sizes > sizes.max() * max(change.shape) * torch.finfo(sizes.dtype).eps
     return LayerUpdate(left=left[:, kept] * sizes[kept], right=right[kept])

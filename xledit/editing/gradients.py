@@ -1,4 +1,7 @@
-"""Keys and loss gradients at the tokens that an answer is read off, in one pass: what UltraEdit stores in place of v*."""
+"""Keys, values and loss gradients at the tokens that predict an answer, from one forward and backward pass.
+
+UltraEdit stores them in place of v*.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,10 +21,10 @@ from xledit.records import EditRequest
 def answer_facts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], layers: Sequence[int], max_tokens: int
 ) -> dict[int, Facts]:
-    """Return for each layer the key and value at each token that an answer token is read off, request by request, token by token.
+    """Return by layer one row for each answer token: key and value at the token that predicts it, in the order of the requests.
 
-    The target is the value less the gradient of that pass's summed negative log-probabilities (nats). All layers are read
-    off one pass, before any of them is changed, as in arXiv 2505.14679.
+    The target is the value minus the gradient of the answers' summed negative log-probability (nats). All layers are read in one pass,
+    before any of them is changed, as in arXiv 2505.14679.
     """
     rows = [teacher_forced(*encode_request(tokenizer, request)) for request in requests]
     by_layer: dict[int, dict[int, tuple[Tensor, Tensor, Tensor]]] = {layer: {} for layer in layers}
@@ -50,7 +53,10 @@ def answer_facts(
 
 
 def _opened(seen: dict[int, tuple[Tensor, Tensor, Tensor]], layer: int) -> Callable[..., Tensor]:
-    """Return a hook that keeps a memory's input and output, and adds a zero whose gradient is the output's."""
+    """Return a hook that stores a memory's input and output, and adds zeros to the output.
+
+    The gradient of these zeros is the loss's gradient with respect to the output.
+    """
 
     def hook(_module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         change = torch.zeros_like(output, requires_grad=True)

@@ -1,8 +1,8 @@
-"""The one formula of the closed forms, and the metrics it is used with. Torch only, no model in sight.
+"""The one formula of the closed forms, and the metrics it is used with. Needs torch only, no model.
 
 Each closed form minimises ``|K D' - R|^2 / ridge + tr(D M^-1 D')`` over the change ``D [d_out d_in]`` of one linear memory
 ``value = W key``; facts are rows, ``R = targets - values``. Methods differ in ``M``, the inverse metric on key space, in ``ridge``, and
-in how their targets are sought: one file each in ``methods``.
+in how their targets are computed; each has a file in ``methods``.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from xledit.editing.tensors import Facts, LayerUpdate, Past, SecondMoment
 
-# below this share, what is left of a number is rounding
+# a result below this share of the numbers it was computed from is rounding error
 ROUNDING = 1e-14
-# what protecting other keys leaves of a key's direction, as a share: less is the rounding of a pseudo-inverse
+# a weighted key of which protecting other keys leaves less than this share is rounding error of the pseudo-inverse
 PROTECTED = 1e-6
 
 
@@ -34,7 +34,7 @@ def least_change(
     gram = weighted_keys @ keys.T
     gram = (gram + gram.T) / 2 + ridge * torch.eye(len(keys), dtype=keys.dtype, device=keys.device)
     factor, failed = torch.linalg.cholesky_ex(gram)
-    # equal keys may pass the factorisation by a rounding error, and then give an answer that is one
+    # equal keys may pass the factorisation because of rounding; the solution is then rounding error, too
     lost = factor.diagonal().square().min() <= ROUNDING * gram.diagonal().max()
     if failed or lost or not factor.isfinite().all() or not residuals.isfinite().all():
         raise ValueError("the solve has no finite solution: two facts may share a key, or a key or target is not finite; raise the ridge")
@@ -75,14 +75,17 @@ def keeping(metric: Metric, protected: Float[Tensor, "protected d_in"]) -> Metri
     def kept(keys: Tensor) -> Tensor:
         free = metric(keys)
         rest = free - (free @ protected.T) @ inverse @ weighted
-        # of a key that is protected itself nothing but rounding is left
+        # of a key that is itself protected only rounding error is left
         return torch.where(rest.norm(dim=1, keepdim=True) <= PROTECTED * free.norm(dim=1, keepdim=True), 0.0, rest)
 
     return kept
 
 
 def solve_in_turn(solve: Solver, facts: Facts, past: Past, most_facts: int | None) -> LayerUpdate:
-    """Return one layer's update, at most ``most_facts`` at a time: each solve meets the values that earlier ones have left."""
+    """Return one layer's update, solved for at most ``most_facts`` facts at a time (None: all at once).
+
+    Each solve starts from the values as the earlier solves have changed them.
+    """
     step = most_facts or max(1, len(facts.keys))
     updates: list[LayerUpdate] = []
     for start in range(0, len(facts.keys), step):

@@ -1,4 +1,4 @@
-"""Locate-then-edit: the closed forms' common settings and fits, and the editor that stores a batch of facts by one of them."""
+"""Locate-then-edit: settings and fits that closed forms share, and the editor that stores a batch of facts with one of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +23,11 @@ from xledit.records import EditRequest
 
 
 class ClosedForm(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the closed forms share: settings that are all above 0, how v* is sought, and at most how many facts are solved for at a time.
+    """The base of the closed-form methods. All their settings must be above 0.
 
-    ``solver`` takes the second moment of a layer's old keys and does the dear part (a factorisation) once for any number of solves.
-    ``stores_targets``: v* at the subject's last token is what is stored. ``reads_old_keys``: the solver needs the second moment.
+    ``solver`` takes the second moment of a layer's old keys and does the expensive part (a factorisation) once for any number of solves.
+    ``stores_targets``: the method stores v* at the subject's last token. ``reads_old_keys``: the solver needs the second moment.
+    ``most_facts``: how many facts are solved for at a time, None for all. ``search``: how v* is searched for.
     """
 
     stores_targets: ClassVar[bool] = True
@@ -45,11 +46,17 @@ class ClosedForm(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def facts_of(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], layers: Sequence[int]
     ) -> Callable[[int], Facts] | None:
-        """Return what gives each layer's facts where the method has a way of its own to find them, read before any layer changes."""
+        """Return a function from layer to facts, all read before any layer changes.
+
+        None where the method stores v* at the subject's last token.
+        """
         return None
 
     def solve_unedited(self, old_keys: SecondMoment) -> Callable[[Facts], LayerUpdate] | None:
-        """Return what solves any facts of a layer that was never edited."""
+        """Return a function from facts to their update, for a layer that was never edited.
+
+        None where the method does not store v* at the subject.
+        """
         if not self.stores_targets:
             return None
         solver = self.solver(old_keys)
@@ -75,25 +82,25 @@ class ClosedForm(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ExactFit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """M = C^-1, ridge 0: the facts are fitted exactly, with the least disturbance of old values.
+    """M = C^-1, ridge 0: the facts are fitted exactly, and old values change as little as possible.
 
-    ``regularisation`` is added to C's diagonal as a share of its mean, so that C can be inverted when it has seen fewer keys than
-    it has dimensions. Higher: old keys count as more alike, and the update is less shy of them.
+    ``regularisation`` is added to C's diagonal as a share of its mean, so that C can be inverted when it has seen fewer keys than it has
+    dimensions. Higher: C is closer to a multiple of the identity, and the update avoids the directions of old keys less.
     """
 
     regularisation: float = 0.03
 
     def solver(self, old_keys: SecondMoment) -> Solver:
-        """Return the solver of one layer. Facts that share a key have no exact fit: then it raises ValueError."""
+        """Return the solver of one layer. It raises ValueError when facts share a key, because they have no exact fit."""
         metric = inverse_of(old_keys, self.regularisation)
         return lambda facts, past: least_change(facts.keys, keeping(metric, past.protected)(facts.keys), facts.residuals, ridge=0.0)
 
 
 class WeightedFit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """M = C^-1, the ridge is ``old_key_weight``: old values are kept in the mean square beside the facts.
+    """M = C^-1, the ridge is ``old_key_weight``: old values and facts are fitted together, by least squares.
 
-    Higher ``old_key_weight``: smaller update, better locality, fewer facts stored. The papers' C is a sum over keys
-    and their lambda 15,000; ours is a mean, so the weight is the lambda. ``regularisation`` as in ``ExactFit``.
+    Higher ``old_key_weight``: smaller update, better locality, fewer facts stored. The papers' C is a sum over keys and their lambda
+    15,000; ours is a mean, so the weight is the lambda. ``regularisation`` as in ``ExactFit``.
     """
 
     old_key_weight: float = 300.0
@@ -111,8 +118,8 @@ class WeightedFit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=T
 class LocateThenEdit:
     """The editor of the closed forms.
 
-    ``vectors`` are those of the unedited model; a batch that meets an edited model, or a method with a ``Search`` of its own,
-    has its v* sought anew. ``second_moments`` are of the unedited model's text, by language and layer.
+    ``vectors`` by language belong to the unedited model. Once the model has been edited, or when the method has a ``Search`` of its own, v*
+    is computed again. ``second_moments`` by language and layer are those of the unedited model's keys.
     """
 
     model: PreTrainedModel
@@ -128,14 +135,14 @@ class LocateThenEdit:
     _solvers: dict[Group, dict[int, Solver]] = field(default_factory=dict)
 
     def __call__(self, group: Group, places: slice, history: History) -> Stored:
-        """Store the facts at ``places`` in the group's languages."""
+        """Return the updates that store the facts at ``places`` in the group's languages."""
         requests = [request for code in group for request in self.requests[code][places]]
         past = {layer: history.past(layer, self._shape(layer), group, self.combination.keeps_off) for layer in self.layers}
         facts_of = self._facts_of(group, places, requests, fresh=not history.met)
         return Stored(*solve_layers(self.model, self.method, self._solver(group), past, facts_of))
 
     def _facts_of(self, group: Group, places: slice, requests: Sequence[EditRequest], fresh: bool) -> Callable[[int], Facts]:
-        """Return what reads a layer's facts once the layers below have changed."""
+        """Return a function that reads a layer's facts, to be called once the layers below have changed."""
         own = self.method.facts_of(self.model, self.tokenizer, requests, self.layers)
         if own is not None:
             return own
@@ -158,7 +165,7 @@ class LocateThenEdit:
         return weight_as_out_by_in(memory_of(self.model, layer)).shape
 
     def _solver(self, group: Group) -> dict[int, Solver]:
-        """Return the solvers of the layers, whose dear parts are done once for all batches."""
+        """Return the solvers by layer; each is made once for all batches, because it factorises a matrix."""
         text = group if self.combination.own_statistics else tuple(self.second_moments)
         if text not in self._solvers:
             self._solvers[text] = {}
@@ -180,9 +187,10 @@ def solve_layers(
     past: Mapping[int, Past],
     facts_of: Callable[[int], Facts],
 ) -> tuple[dict[int, LayerUpdate], dict[int, Facts]]:
-    """Return one update per layer that gives each fact its target value there, and the facts as each layer was met.
+    """Return by layer the update that gives each fact its target value, and the facts as they were read before the layer changed.
 
-    ``facts_of`` reads keys and values of a layer; it is called after the layers below have changed. The model is left as it was.
+    ``facts_of`` reads keys and values of a layer; it is called after the layers below have changed. The model's weights are unchanged
+    afterwards.
 
     Raises ValueError when a solve has no finite solution, with the method and the layer.
     """
@@ -201,7 +209,7 @@ def solve_layers(
 
 @contextmanager
 def naming(method: Method, layer: int) -> Iterator[None]:
-    """Give an error inside the method's name, the layer and the settings."""
+    """Add the method's name, the layer and the settings to the message of an error that is raised inside the context."""
     try:
         yield
     except (ValueError, torch.linalg.LinAlgError) as error:  # pyright: ignore[reportPrivateImportUsage]

@@ -1,4 +1,4 @@
-"""What a layer's memory reads and gives at a fact's subject: its key and its value."""
+"""Read the memory of a layer at a fact's subject: its input is the key, its output the value."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,10 @@ from xledit.records import EditRequest
 
 
 def contexts(tokenizer: PreTrainedTokenizerBase, request: EditRequest, num_prefixes: int) -> list[Prompt]:
-    """Return the request's prompt as it is and behind each of the first ``num_prefixes`` openings of its language."""
+    """Return ``1 + num_prefixes`` prompts: the request's own, then the same after each of the first openings of its language.
+
+    Raises ValueError when the language has fewer openings.
+    """
     openings = language(request.language).prefixes
     if num_prefixes > len(openings):
         raise ValueError(f"vectors.num_prefixes is {num_prefixes}; {request.language} has {len(openings)} prefixes in xledit/languages.py")
@@ -35,9 +38,10 @@ def read_memories(
     max_tokens: int,
     value_of: Callable[[PreTrainedModel, int], nn.Module] = memory_of,
 ) -> dict[int, LayerMemory]:
-    """Return key and value of each layer at the last token of every request's subject.
+    """Return keys and values of each layer at the last token of every request's subject, float64 on the CPU.
 
-    ``value_of`` gives the module whose output is called the value, by default the memory itself.
+    They are means over a request's ``1 + num_prefixes`` contexts. ``value_of`` gives the module whose output is called the value, by
+    default the memory itself. ``max_tokens`` bounds a batch (memory and speed, not results).
     """
     prompts = [contexts(tokenizer, request, num_prefixes) for request in requests]
     rows = [(fact, prompt, place == 0) for fact, facts_prompts in enumerate(prompts) for place, prompt in enumerate(facts_prompts)]
@@ -46,7 +50,7 @@ def read_memories(
     for layer in layers:
         d_out, d_in = weight_as_out_by_in(memory_of(model, layer)).shape
         sums[layer] = [torch.zeros(len(requests), size, dtype=torch.float64) for size in (d_in, d_out, d_in)]
-    # nothing after the subject is seen by its key, so rows end there
+    # the model is causal: tokens after the subject do not change its key, so rows end there
     cut = [prompt.tokens[: prompt.subject_last + 1] for _fact, prompt, _bare in rows]
     for batch in batches_by_length([len(row) for row in cut], max_tokens):
         ids, mask = pad([cut[index] for index in batch])

@@ -1,4 +1,4 @@
-"""What a method of editing is, and what it is given. A method is a frozen struct of its own settings that says how it edits."""
+"""The interface of editing methods: a method is a frozen struct of its own settings with a function ``edit``, which takes ``Inputs``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ Requests = Mapping[str, Sequence[EditRequest]]
 
 @dataclass(frozen=True)
 class Inputs:
-    """One edit to make: its facts by language, the settings that all methods share, and what a method reads only if it needs it.
+    """The inputs of one edit: facts by language, settings that all methods share, and functions that load what only some methods need.
 
-    ``layers`` are the edited ones, ``batch_size`` how many facts are stored at a time (None: all). ``vectors`` are those of the
-    unedited model, by language; ``second_moments`` are of its text, by language and layer, of all languages of the run.
+    ``layers`` are the edited ones, ``batch_size`` how many facts are stored at a time (None: all). ``load_vectors`` returns the edit
+    vectors of the unedited model by language; ``load_second_moments`` the second moments of its keys by language and layer, for all
+    languages of the run.
     """
 
     combination: Combination
@@ -37,9 +38,9 @@ class Inputs:
     load_demonstrations: Callable[[], Mapping[str, Sequence[Demonstration]]]
 
 
-# the facts stored last, by their places -> whether to go on
+# the slice of the facts stored last -> whether to go on
 AfterBatch = Callable[[slice], bool]
-# the model before its first edit, its tokenizer, the layers that will change, the requests as they are stored -> what hears of each batch
+# (the unedited model, its tokenizer, the layers that will change, the requests as they are stored) -> the function called after each batch
 Watching = Callable[[PreTrainedModel, PreTrainedTokenizerBase, Sequence[int], Requests], AfterBatch]
 
 
@@ -47,9 +48,12 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The settings of one method. A file of ``methods`` holds one subclass: its paper, its equation, its settings with defaults."""
 
     def edit(self, inputs: Inputs, watching: Watching) -> SavedEdit:
-        """Return the edit: updates of weights, or text that stands before prompts. The model is left as it was."""
+        """Return the edit: updates of weights, or text to put before prompts. The model's weights are unchanged afterwards."""
         raise TypeError(f"{type(self).__name__} does not say how it edits")
 
     def solve_unedited(self, old_keys: SecondMoment) -> Callable[[Facts], LayerUpdate] | None:
-        """Return what solves any facts of a layer that was never edited; None where the method does not store v* at the subject."""
+        """Return a function from facts to their update, for a layer that was never edited.
+
+        None where the method does not store v* at the subject.
+        """
         return None

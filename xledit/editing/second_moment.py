@@ -21,7 +21,7 @@ class SecondMomentAccumulator:
         self._num_keys = 0
 
     def add(self, keys: Float[Tensor, "tokens d_in"]) -> None:
-        """Take in one batch of keys."""
+        """Add the products k k^T of one batch of keys."""
         keys = keys.cpu().double()
         self._sum.addmm_(keys.T, keys)
         self._num_keys += len(keys)
@@ -46,8 +46,8 @@ def second_moments(
 ) -> dict[int, SecondMoment]:
     """Return one second moment per layer, over the first ``max_keys`` tokens of the texts.
 
-    Each text is read by itself in windows of at most ``window`` tokens, each behind the tokenizer's own opening token,
-    which is not counted: its key is the same everywhere and huge. ``on_progress`` is told each number of keys read.
+    Each text is read by itself in windows of at most ``window`` tokens, each after the tokenizer's own opening token, which is not counted:
+    its key is the same everywhere and very long. ``on_progress`` is called after each batch with the number of its keys.
 
     Raises ValueError when the texts have no tokens.
     """

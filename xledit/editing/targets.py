@@ -1,7 +1,7 @@
 """Find v*, the value that makes each fact true, by gradient descent: many facts at once, each with its own early stop.
 
-v* is sought on the memory's own output at the subject's last token, jointly for all edited layers. It does not depend
-on the closed form that will store it, so all methods share it, but for the few that want another search (``Search``).
+v* is an output of the memory itself at the subject's last token, optimised for all edited layers together. It does not depend on the closed
+form that will store it, so methods share it, except the few that need another search (``Search``).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,12 +29,11 @@ from xledit.records import EditRequest
 class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``vectors`` section of params.yaml.
 
-    ``lr`` is Adam's step in units of the value's root mean square, so that it means the same in every layer and
-    model. ``clamp`` is the longest change in units of the value's length: higher stores more surely and harms
-    locality. ``kl_weight`` (0.0625 in the papers) holds the subject's essence, ``weight_decay`` the length of the
-    change. A fact stops once its mean negative log-probability per target token plus penalties is below
-    ``stop_below`` (nats). ``num_prefixes`` openings are put before the prompt beside the bare one: more makes v*
-    hold in more contexts and costs as many forward passes.
+    ``lr`` is Adam's step in units of the value's root mean square, so that it means the same in every layer and model. ``clamp`` is the
+    largest length of the change in units of the value's length: higher stores facts more reliably and harms locality. ``kl_weight`` (0.0625
+    in the papers) keeps the model's prediction after the essence prompt, ``weight_decay`` keeps the change short. A fact stops once its
+    mean negative log-probability per target token plus penalties is below ``stop_below`` (nats). v* is optimised for the prompt alone and
+    for the prompt after each of ``num_prefixes`` openings: more makes v* hold in more contexts and costs as many forward passes.
     """
 
     batch_size: int
@@ -53,11 +52,11 @@ class TargetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 @dataclass(frozen=True)
 class Search:
-    """How a method wants its target values found.
+    """How a method's target values are optimised.
 
-    ``attention``: the attention's output may change beside the memory's while v* is sought, and is then dropped. ``merge``:
-    facts that share a key share one v*. ``spread_power``: where published code spreads a residual over layers, a layer gets
-    it divided by the number of layers left to this power.
+    ``attention``: the attention's output may change together with the memory's while v* is optimised; its change is then dropped.
+    ``merge``: facts that share a key share one v*. ``spread_power``: with the practice ``published``, a layer's residual is the last
+    layer's, divided by the number of layers left (this one included) to this power.
     """
 
     attention: bool = False
@@ -75,13 +74,13 @@ def find_targets(
     search: Search | None = None,
     value_of: Callable[[PreTrainedModel, int], nn.Module] = memory_of,
 ) -> EditVectors:
-    """Return the edit vectors of all requests, in their order. ``on_progress`` is told each number of facts done.
+    """Return the edit vectors of all requests, in their order. ``on_progress`` is called with each number of facts that are done.
 
-    Minimises, per fact, mean NLL of the target over its contexts + ``kl_weight`` KL(edited || unedited) at the end of
-    the essence prompt + ``weight_decay`` |delta|^2 / |value|^2 (arXiv 2202.05262, eq. 4). Where we differ: the change is
-    made to the memory's output instead of the layer's, in all edited layers jointly instead of in the last one and
-    spread, because behind a norm (Gemma 3) a spread has no exact meaning; targets and prefixes are in the language
-    of the request. ``search`` and ``value_of`` (the module whose output is changed) are for methods that want it otherwise.
+    Minimises, per fact, mean NLL of the target over its contexts + ``kl_weight`` KL(edited || unedited) at the end of the essence prompt +
+    ``weight_decay`` |delta|^2 / |value|^2 (arXiv 2202.05262, eq. 4). Where we differ: the change is made to the memory's output instead of
+    the layer's, and in all edited layers together instead of in the last one, whose residual is then divided among the layers, because
+    after a norm (Gemma 3) such a division has no exact meaning; targets and prefixes are in the language of the request. ``search`` and
+    ``value_of`` (the module whose output is changed) are for methods that need something else.
 
     Raises ValueError that names fact, layers and settings when a loss is not finite.
     """
@@ -104,10 +103,10 @@ def find_targets(
 def _groups(
     tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], batch_size: int, merge: bool
 ) -> list[tuple[list[int], list[int]]]:
-    """Return batches of indices, similar lengths after the subject together (less padding), and each fact's owner in its batch.
+    """Return batches: the indices of the facts of each, and for each fact the place of its owner in the batch.
 
-    Facts with one owner share a v*: itself, or with ``merge`` the first fact whose key is the same. A batch is larger than
-    ``batch_size`` only where such facts are more.
+    Facts of similar length after the subject are together, for less padding. Facts with the same owner share one v*. A fact owns itself, or
+    with ``merge`` the first fact with the same key owns it. A batch exceeds ``batch_size`` only where more facts than that share a key.
     """
     tails = [len(tokenizer(request.prompt[request.subject_span[1] :] + request.target_new).input_ids) for request in requests]
     sharing: dict[object, list[int]] = {}
@@ -125,7 +124,7 @@ def _groups(
 
 @dataclass(frozen=True)
 class _BatchResult:
-    """What one batch came to: target values by site, last losses and step counts. float64."""
+    """The result of one batch: target values by site, and by fact the last loss (nats) and the number of steps. float64."""
 
     targets: list[Float[Tensor, "facts d_model"]]
     losses: Tensor
@@ -135,7 +134,7 @@ class _BatchResult:
 class _Batch:
     """Facts that are optimised together: their rows, the positions that enter the loss, and one change per site.
 
-    A site is a module whose output at the subject's last token is changed; the first ``num_written`` are to be written.
+    A site is a module whose output at the subject's last token is changed; the update will store only the first ``num_written`` sites.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class _Batch:
         self._sites, self._num_written = sites, num_written
         rows: list[tuple[int, ...]] = []
         subjects, facts, essence = [], [], []
-        losses: list[tuple[int, int, int, float]] = []  # row, position in its tail, wanted token, weight
+        losses: list[tuple[int, int, int, float]] = []  # row, position in its tail, target token, weight
         for fact, request in enumerate(requests):
             answer = encode_answer(tokenizer, request.target_new, request.language)
             prompts = contexts(tokenizer, request, settings.num_prefixes)
@@ -186,7 +185,10 @@ class _Batch:
         self._loss_weights = torch.tensor([entry[3] for entry in losses], device=device)
 
     def optimise(self, on_progress: Callable[[int], None]) -> _BatchResult:
-        """Return what gradient descent finds."""
+        """Return target values, losses and step counts at the end of gradient descent.
+
+        ``on_progress`` is called after each step with the number of facts that stopped at it.
+        """
         settings, num_facts, sites = self._settings, len(self._requests), range(len(self._sites))
         bare = torch.tensor([int((self._facts == fact).nonzero()[0]) for fact in range(num_facts)], device=self._facts.device)
         seen: dict[int, Tensor] = {}
@@ -194,7 +196,7 @@ class _Batch:
             base = self._forward(torch.arange(len(self._facts), device=self._facts.device), [], seen)[1]
         lengths = [seen[site][bare].norm(dim=1, keepdim=True) for site in sites]
         d_model = seen[0].shape[1]
-        # in units of the value's root mean square; Adam is elementwise, so facts do not see one another
+        # in units of the value's root mean square; Adam is elementwise, so facts do not influence one another
         changes = [torch.zeros(num_facts, d_model, device=base.device, requires_grad=True) for _site in sites]
         units = [length / d_model**0.5 for length in lengths]
         optimiser = torch.optim.Adam(changes, lr=settings.lr)
@@ -225,7 +227,7 @@ class _Batch:
                 for change, was in zip(changes, before, strict=True):
                     change.mul_((settings.clamp * d_model**0.5 / change.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1))
                     change[~active] = was[~active]  # momentum must not move facts that have stopped
-        # what attention may have changed is not written anywhere, so no target may count on it
+        # the attention's change is not stored anywhere, so targets are computed without it
         written = [float(site < self._num_written) for site in sites]
         return _BatchResult(
             self._targets([(changes[site] * units[site] * written[site]).detach()[self._owners] for site in sites]),
@@ -242,7 +244,8 @@ class _Batch:
     def _forward(self, rows: Tensor, deltas: Sequence[Tensor], seen: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean NLL per fact ``[facts]`` and log-probabilities after the essence prompts ``[active facts, vocab]``.
 
-        Adds ``deltas`` at the subjects, site by site, and leaves in ``seen`` each site's value there.
+        Adds ``deltas`` (by site, ``[facts d_model]``) at the subjects' last tokens, and puts each site's values there, ``[rows d_model]``,
+        into ``seen``.
         """
         local = torch.full_like(self._facts, -1).scatter(0, rows, torch.arange(len(rows), device=rows.device))
 
@@ -271,7 +274,7 @@ class _Batch:
         return per_fact, head_logits(self._model, hidden[ends, self._ends[rows[ends]]]).float().log_softmax(-1)
 
     def _targets(self, deltas: Sequence[Tensor]) -> list[Float[Tensor, "facts d_model"]]:
-        """Return each site's value under all changes, averaged over a fact's contexts."""
+        """Return each site's values under all changes, averaged over a fact's contexts."""
         seen: dict[int, Tensor] = {}
         rows = (~self._essence).nonzero()[:, 0]
         with torch.no_grad():

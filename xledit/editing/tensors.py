@@ -1,4 +1,4 @@
-"""What is handed on between the parts of an edit: facts, second moments, edit vectors, updates. Types only, float64; torch alone."""
+"""The types that the parts of an edit exchange: facts, second moments, edit vectors, updates. All float64; imports torch only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,20 +17,23 @@ class SecondMoment:
 
     @classmethod
     def pooled(cls, moments: "Sequence[SecondMoment]") -> "SecondMoment":
-        """Return the second moment of all keys together, each language weighing as many keys as it had."""
+        """Return the second moment over all keys together: the mean of the matrices, weighted by their numbers of keys."""
         num_keys = sum(moment.num_keys for moment in moments)
         total = torch.stack([moment.matrix * (moment.num_keys / num_keys) for moment in moments]).sum(0)
         return cls(total, num_keys)
 
     @classmethod
     def none(cls, d_in: int) -> "SecondMoment":
-        """Return that of no key at all, for methods that do without."""
+        """Return the second moment of no keys, all zeros, for methods that do not use one."""
         return cls(torch.zeros(d_in, d_in, dtype=torch.float64), 0)
 
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """Keys and values of one layer at the facts' subjects, float64: means over a fact's contexts, and the bare prompt's key."""
+    """Keys and values of one layer at the facts' subjects, float64.
+
+    ``keys`` and ``values`` are means over a fact's contexts, ``bare_keys`` belong to the prompt without an opening.
+    """
 
     keys: Float[Tensor, "facts d_in"]
     values: Float[Tensor, "facts d_model"]
@@ -52,10 +55,10 @@ class EditVectors:
 
 @dataclass(frozen=True)
 class Facts:
-    """What one layer's memory reads, gives and should give for each fact. float64.
+    """Keys, values and target values of one layer's memory, one row per fact. float64.
 
-    ``keys`` and ``values`` are means over a fact's contexts, ``bare_keys`` belong to the prompt without an opening;
-    ``targets`` are v*, or for UltraEdit the value less the loss's gradient, token by token.
+    ``keys`` and ``values`` are means over a fact's contexts, ``bare_keys`` belong to the prompt without an opening; ``targets`` are v*. For
+    UltraEdit a row is an answer token, and its target is the value minus the loss's gradient.
     """
 
     keys: Float[Tensor, "facts d_in"]
@@ -69,7 +72,7 @@ class Facts:
         return self.targets - self.values
 
     def take(self, places: slice | list[int]) -> "Facts":
-        """Return some of the facts."""
+        """Return the facts at ``places``."""
         return Facts(**{name: tensor[places] for name, tensor in vars(self).items()})
 
     @classmethod
@@ -78,13 +81,16 @@ class Facts:
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
     def after(self, update: "LayerUpdate") -> "Facts":
-        """Return the same facts once the memory has changed: its keys come from below, so only values move."""
+        """Return the same facts after a change of the memory: keys come from the layers below, so only values change."""
         return replace(self, values=self.values + update.of(self.keys))
 
 
 @dataclass(frozen=True)
 class Past:
-    """Keys and residuals of what earlier batches stored in a layer, as they met it, and ``protected`` keys whose values must stay."""
+    """Keys and residuals of the facts that earlier batches stored in a layer, and ``protected`` keys, whose values must not change.
+
+    They are as they were read before the layer changed.
+    """
 
     keys: Float[Tensor, "past d_in"]
     residuals: Float[Tensor, "past d_out"]
@@ -99,7 +105,7 @@ class Past:
 
 @dataclass(frozen=True)
 class LayerUpdate:
-    """The change of one memory as two thin factors: ``D = left @ right``, of rank at most the number of facts. float64."""
+    """The change of one memory as two low-rank factors: ``D = left @ right``, of rank at most the number of facts. float64."""
 
     left: Float[Tensor, "d_out facts"]
     right: Float[Tensor, "facts d_in"]

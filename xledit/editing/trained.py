@@ -1,7 +1,7 @@
-"""Editing by training, the baselines of locate-then-edit. One update per layer; the model stays as it was.
+"""Editing by training, the baselines of locate-then-edit: one update per layer; the model's weights are unchanged afterwards.
 
-Each method minimises, by Adam, the mean over facts of the mean negative log-probability (nats) of a fact's target tokens. They train
-the memories of some layers and differ in what may change there: every weight (``fine_tuning``), or two thin factors (``methods/lora.py``).
+Each method minimises, by Adam, the mean over facts of the mean negative log-probability (nats) of a fact's target tokens. They train the
+memories of some layers and differ in what may change there: every weight (``fine_tuning``), or two low-rank factors (``methods/lora.py``).
 """
 
 from collections.abc import Callable, Sequence
@@ -37,9 +37,9 @@ LOSSES: dict[Loss, Callable[[tuple[int, ...], tuple[int, ...]], AnswerRow]] = {"
 class Trained(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of the training loop, and the loop.
 
-    ``lr`` is Adam's step in units of a weight. Training takes ``steps`` passes over the facts, in batches of ``batch_size`` in the
-    order given, or fewer, if a pass's mean loss is below ``stop_below`` (nats). ``layers`` are the ones to train, null for the edited
-    layers: ``updates`` is told which.
+    ``lr`` is Adam's step in units of a weight. Training takes ``steps`` passes over the facts, in batches of ``batch_size`` in the given
+    order; it stops earlier once a pass's mean loss is below ``stop_below`` (nats). ``layers`` are the layers to train, null for the edited
+    layers.
     """
 
     batch_size: int = 20
@@ -73,7 +73,10 @@ class Trained(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
         seed: int,
         on_progress: Callable[[int], None] = lambda _num_facts: None,
     ) -> dict[int, LayerUpdate]:
-        """Return each layer's change. ``on_progress`` is told each number of facts a step has seen; ``seed`` draws first weights."""
+        """Return each layer's change; ``seed`` is for random first weights.
+
+        ``on_progress`` is called after each step with the number of its facts.
+        """
         raise TypeError(f"{type(self).__name__} does not say how it trains")
 
     def _batches(
@@ -94,7 +97,10 @@ class Trained(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
         on_progress: Callable[[int], None],
         constrain: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train the optimiser's parameters in place, until the mean loss of a pass is low enough; ``constrain`` ends each step."""
+        """Train the optimiser's parameters in place, until the mean loss of a pass is low enough or all passes are done.
+
+        ``constrain`` is called after each step.
+        """
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         for _ in range(self.steps):
             seen: list[Tensor] = []
@@ -121,7 +127,7 @@ class Trained(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Training:
-    """The editor of the methods that train: the method's own layers, or where it has none ``edit_layers``."""
+    """The editor of the methods that train. It changes the method's own layers, or ``edit_layers`` where the method has none."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -143,13 +149,13 @@ class Training:
         return self.method.layers or self.edit_layers
 
     def __call__(self, group: Group, places: slice, history: History) -> Stored:
-        """Store the facts at ``places`` in the group's languages."""
+        """Return the updates that store the facts at ``places`` in the group's languages."""
         requests = [request for code in group for request in self.requests[code][places]]
         return Stored(self.method.updates(self.model, self.tokenizer, requests, self.layers, self.seed), {})
 
 
 class Batch:
-    """Facts that make one step: their padded rows, and which token is wanted where."""
+    """The facts of one training step: their padded rows, and at which positions their target tokens are predicted."""
 
     def __init__(
         self,
@@ -161,7 +167,7 @@ class Batch:
         self._model, self._requests = model, requests
         rows = [row_of(*encode_request(tokenizer, request)) for request in requests]
         self._ids, self._mask = (tensor.to(model.device) for tensor in pad([row.tokens for row in rows]))
-        # logits are large: one vector of them for all tokens that are wanted at a place
+        # logits are large: one vector of them for all target tokens that are predicted at one position
         places = sorted({(fact, position) for fact, row in enumerate(rows) for position in row.positions})
         loss_terms = [
             (places.index((fact, position)), token, fact, 1 / len(row.answer))
@@ -181,7 +187,7 @@ class Batch:
         return losses.new_zeros(len(self._requests)).index_add(0, self._facts, losses)
 
     def facts_where(self, chosen: Tensor) -> str:
-        """Return the names of some of the facts."""
+        """Return the names of the facts for which ``chosen`` is true."""
         facts = [request for request, is_chosen in zip(self._requests, chosen.tolist(), strict=True) if is_chosen]
         return ", ".join(f"fact {fact.fact_id} ({fact.language})" for fact in facts)
 

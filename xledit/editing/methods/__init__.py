@@ -1,4 +1,4 @@
-"""The methods of editing, one file each: the folder is the registry. A method's name in params.yaml is its file's.
+"""The methods of editing, one file each: the folder is the registry. A method's name in params.yaml is the name of its file.
 
 To add a method, add a file with one subclass of ``Method`` that gives its paper, its equation and its settings with defaults.
 A cell of the stage ``apply`` depends on its own method's file alone, so no file here may import another: what methods share

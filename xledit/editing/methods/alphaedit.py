@@ -1,4 +1,4 @@
-"""AlphaEdit: an update that old keys do not see."""
+"""AlphaEdit: an update that leaves the values of old keys as they are."""
 
 import torch
 from jaxtyping import Float
@@ -10,12 +10,12 @@ from xledit.editing.tensors import Facts, LayerUpdate, Past, SecondMoment
 
 
 class AlphaEdit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AlphaEdit, arXiv 2410.02355, eq. 14: the update lives in the null space of the old keys and spares past edits.
+    """AlphaEdit, arXiv 2410.02355, eq. 14: the update is in the null space of the old keys and changes past edits little.
 
-    ``null_energy`` is the share of the old keys' total energy (trace of C) that the directions called null may hold
-    together. The published code cuts raw eigenvalues at 0.02, which means something else in every model; a share
-    carries over. Higher: more room for facts, less locality. ``ridge`` is the paper's weight of the update's own
-    norm (1 there), here as a share of the mean squared length of the projected keys, for the same reason.
+    ``null_energy`` is the largest share of the old keys' total energy (trace of C) that the directions of the null space may have together.
+    The published code takes eigenvalues below 0.02, which means something else in every model; a share does not depend on the model's
+    scale. Higher: more room for facts, less locality. ``ridge`` is the paper's weight of the update's own norm (1 there), here as a share
+    of the mean squared length of the projected keys, for the same reason.
     """
 
     null_energy: float = 0.1
@@ -42,7 +42,7 @@ class AlphaEdit(ClosedForm, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def sparing(projection: Float[Tensor, "d_in d_in"], past_keys: Float[Tensor, "past d_in"], ridge: float) -> Metric:
-    """Return the metric ``ridge P (ridge + P Q P)^-1 P`` with ``Q`` the sum of past keys' products, by Woodbury's identity."""
+    """Return the metric ``ridge P (ridge + P Q P)^-1 P``, ``Q`` the sum of k k^T over past keys, by Woodbury's identity."""
     if not len(past_keys):
         return lambda keys: keys @ projection
     past = past_keys @ projection
@@ -58,7 +58,7 @@ def sparing(projection: Float[Tensor, "d_in d_in"], past_keys: Float[Tensor, "pa
 
 
 def null_space(matrix: Float[Tensor, "d_in d_in"], null_energy: float) -> Float[Tensor, "d_in d_in"]:
-    """Return the projection on the eigenvectors of least eigenvalue that together hold at most ``null_energy`` of the trace.
+    """Return the projection on the eigenvectors of smallest eigenvalue that have together at most ``null_energy`` of the trace.
 
     Raises ValueError when not even one direction fits, or the matrix is not finite.
     """

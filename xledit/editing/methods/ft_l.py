@@ -1,4 +1,4 @@
-"""FT-L: the memory of one layer, no weight by much."""
+"""FT-L: fine-tuning of one layer's memory, with a bound on the change of each weight."""
 
 from typing import ClassVar
 
@@ -7,10 +7,10 @@ from xledit.editing.trained import Loss
 
 
 class FtL(FineTuning, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """FT-L, arXiv 2012.00363 as arXiv 2202.05262 runs it: all target tokens become likelier right after the prompt.
+    """FT-L, arXiv 2012.00363 as arXiv 2202.05262 runs it: all target tokens are trained as the token right after the prompt.
 
-    Only the first of them can come there; that is what the published code does. Settings as in ``FineTuning``; the paper trains one
-    layer and lets no weight move by more than 5e-4.
+    Only the first target token belongs there; the published code trains all of them there, too. Settings as in ``FineTuning``; the paper
+    trains one layer and lets no weight change by more than 5e-4.
     """
 
     loss: ClassVar[Loss] = "last_token"

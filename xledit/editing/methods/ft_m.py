@@ -1,4 +1,4 @@
-"""FT-M: the memory of some layers, each target token after the ones before it."""
+"""FT-M: fine-tuning of the memories of some layers, with teacher forcing."""
 
 from typing import ClassVar
 
@@ -7,9 +7,9 @@ from xledit.editing.trained import Loss
 
 
 class FtM(FineTuning, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """FT-M, arXiv 2308.07269 (EasyEdit): each target token becomes likelier after the prompt and the tokens before it.
+    """FT-M, arXiv 2308.07269 (EasyEdit): each target token is trained after the prompt and the target tokens before it.
 
-    Every fact counts the same, where EasyEdit's FT-M counts every token the same. Settings as in ``FineTuning``.
+    Every fact has the same weight in the loss; in EasyEdit's FT-M every token has. Settings as in ``FineTuning``.
     """
 
     loss: ClassVar[Loss] = "target"

@@ -1,4 +1,4 @@
-"""In-context editing: no weight changes; a new fact and examples of what follows from one stand before each prompt."""
+"""In-context editing: no weight changes; examples of new facts, and the new fact itself, are put before each prompt."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +11,9 @@ from xledit.records import Demonstration, EditRequest
 class Ike(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """IKE, arXiv 2305.12740: ``demonstrations`` examples in the edit's language, then the new fact, then the prompt.
 
-    More ``demonstrations``: the model sees better what a new fact changes and what it leaves alone, and reads longer
-    for each prompt; 0 shows the new fact alone. The paper looks up 32 examples for each fact among its training facts;
-    ours are the same for all facts, so that what they begin with is read once.
+    More ``demonstrations``: the model sees better what a new fact changes and what it does not, and each prompt takes longer; 0 shows the
+    new fact alone. The paper retrieves 32 examples for each fact from its training facts; ours are the same for all facts, so that the
+    model reads them once.
     """
 
     demonstrations: int = 8
@@ -23,17 +23,18 @@ class Ike(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"demonstrations is {self.demonstrations}; it must be at least 0")
 
     def edit(self, inputs: Inputs, watching: Watching) -> SavedEdit:
-        """Return the text that stands before each fact's probes. No weight changes, so there is nothing to watch."""
+        """Return the text to put before each fact's probes. No weight changes, so there is nothing to watch."""
         asked = [request for requests in inputs.requests.values() for request in requests]
         return SavedEdit({}, self.contexts(asked, inputs.load_demonstrations()))
 
     def contexts(self, requests: Sequence[EditRequest], demonstrations: Mapping[str, Sequence[Demonstration]]) -> dict[str, str]:
-        """Return by ``fact_id`` the text that stands before a probe about the fact; the probe adds its label and its prompt.
+        """Return by ``fact_id`` the text to put before a probe about the fact; the probe's label and prompt follow it.
 
-        First come the first ``demonstrations`` of each language of the edit, the same for all facts, then the new fact in
-        each of these languages. ``demonstrations`` are by language; languages come in the order of the requests.
+        First come the first ``demonstrations`` of each language of the edit, the same for all facts, then the new fact in each of these
+        languages. ``demonstrations`` are by language; languages come in the order of the requests.
 
-        Raises ValueError when fewer demonstrations are there than asked for, or a fact is not there once in each language.
+        Raises ValueError when a language has fewer demonstrations than the setting asks for, or a fact is not given exactly once in each
+        language.
         """
         facts: dict[str, dict[str, EditRequest]] = {}
         for request in requests:
@@ -59,7 +60,7 @@ class Ike(Method, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def _told(fact_id: str, worded: Mapping[str, EditRequest], code: str) -> str:
-    """Return the line that tells a fact in one language."""
+    """Return the line that states a fact in one language."""
     if code not in worded:
         raise ValueError(f"fact {fact_id} has no request in {code!r}, as other facts of the edit have; give it one or leave the fact out")
     row, request = language(code), worded[code]

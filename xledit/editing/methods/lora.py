@@ -1,4 +1,4 @@
-"""LoRA: two thin factors beside each memory, trained."""
+"""LoRA: two low-rank factors beside each memory are trained."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +22,8 @@ ADAPTER = "edit"
 class Lora(Trained, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """LoRA, arXiv 2106.09685, eq. 3: the change of a memory is ``alpha / rank * B @ A``, trained by FT-M's loss.
 
-    Through the library peft: A begins random, drawn from the seed, and B at 0. ``rank`` bounds the update's rank;
-    higher ``alpha``: larger changes at the same ``lr``. The other settings are those of ``Trained``.
+    It uses the library peft: A starts random (from the seed), B at 0. ``rank`` bounds the update's rank; higher ``alpha``: larger changes
+    at the same ``lr``. The other settings are those of ``Trained``.
     """
 
     alpha: int = 16
@@ -44,10 +44,10 @@ class Lora(Trained, frozen=True, kw_only=True, forbid_unknown_fields=True):
         seed: int,
         on_progress: Callable[[int], None] = lambda _num_facts: None,
     ) -> dict[int, LayerUpdate]:
-        """Return each layer's scaled B and A. ``on_progress`` is told each number of facts a step has seen.
+        """Return each layer's scaled B and A. ``on_progress`` is called after each step with the number of its facts.
 
-        A and B are float32. They run beside the memory: in bfloat16 the trained model differs from the edited one by
-        the rounding of the weights that carry the update.
+        A and B are float32 and are applied beside the memory. In bfloat16 the trained model differs from the edited one, because the edited
+        one adds the update to the weights and rounds them.
 
         Raises ValueError that names facts, layers and settings when the loss is not finite.
         """
@@ -62,10 +62,10 @@ class Lora(Trained, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @contextmanager
 def _adapted(model: PreTrainedModel, layers: Sequence[int], rank: int, alpha: int, seed: int) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
-    """Put peft's adapters around the memories inside the context; gives each layer's B and A, float32.
+    """Wrap the memories in peft's adapters inside the context; yields each layer's B ``[d_out rank]`` and A ``[rank d_in]``, float32.
 
-    Modules and flags come back from what was kept, because peft's own ``unload`` is not at hand when its injection
-    fails half-way, and leaves every parameter frozen.
+    Modules and ``requires_grad`` are restored from copies, because peft's ``unload`` cannot be called when adding the adapters fails
+    half-way, and leaves every parameter frozen.
     """
     memories = {layer: memory_of(model, layer) for layer in layers}
     names = {layer: name for name, module in model.named_modules() for layer, memory in memories.items() if module is memory}

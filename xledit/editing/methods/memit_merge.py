@@ -7,10 +7,9 @@ from xledit.editing.targets import Search
 
 
 class MemitMerge(WeightedFit, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """MEMIT-Merge, arXiv 2502.07322: MEMIT whose facts with one key share one v*, sought for all of them together.
+    """MEMIT-Merge, arXiv 2502.07322: MEMIT, but facts with the same key share one v*, optimised for all of them together.
 
-    Facts with the same words up to the subject have the same key, and one key can give only one value. Without such
-    facts it is MEMIT.
+    Facts with the same words up to the subject have the same key, and a key can have only one value. Without such facts it is MEMIT.
     """
 
     search: ClassVar[Search] = Search(merge=True)

@@ -1,4 +1,4 @@
-"""PMET: MEMIT with target values sought beside the attention's."""
+"""PMET: MEMIT with target values that are optimised together with the attention's output."""
 
 from typing import ClassVar
 
@@ -7,10 +7,10 @@ from xledit.editing.targets import Search
 
 
 class Pmet(WeightedFit, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """PMET, arXiv 2308.08742: MEMIT whose v* is sought while attention's output may change, too; only the MLP's is written.
+    """PMET, arXiv 2308.08742: MEMIT whose v* is optimised while attention's output may change, too; only the MLP is edited.
 
-    The paper spreads a residual over layers by the square root of the layers left, which only the practice
-    ``published`` does here: otherwise each layer has a v* of its own.
+    The paper divides a layer's residual by the square root of the number of layers left. Here only the practice ``published`` does so:
+    otherwise each layer has a v* of its own.
     """
 
     search: ClassVar[Search] = Search(attention=True, spread_power=0.5)

@@ -1,4 +1,4 @@
-"""ROME: one fact after another, fitted exactly, as its code has it."""
+"""ROME: one fact after another, fitted exactly, as in the published code."""
 
 from typing import ClassVar
 
@@ -8,10 +8,10 @@ from xledit.editing.tensors import Facts, LayerUpdate, Past, SecondMoment
 
 
 class Rome(ExactFit, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ROME, arXiv 2202.05262, eq. 2, as its code has it: an exact fit of one fact after another.
+    """ROME, arXiv 2202.05262, eq. 2, as in the published code: an exact fit of one fact after another.
 
-    The direction comes from the key averaged over openings, the scale from the prompt without one; that unlike
-    treatment is what arXiv 2403.07175 found to make models collapse. Without openings it is R-ROME.
+    The update's direction comes from the key averaged over openings, its scale from the key of the prompt without an opening. This
+    difference is what arXiv 2403.07175 found to make models collapse. Without openings it is R-ROME.
     """
 
     most_facts: ClassVar[int | None] = 1
