@@ -1,4 +1,4 @@
-"""Torch as every stage starts it: threads, precision, device."""
+"""How every stage sets up torch: threads, precision, device."""
 
 import os
 

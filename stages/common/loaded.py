@@ -1,4 +1,4 @@
-"""The model of this run, as every stage that edits or asks one loads it."""
+"""Load the model of this run, for every stage that edits or asks it."""
 
 import time
 from pathlib import Path

@@ -14,12 +14,12 @@ import msgspec
 import typer
 from tqdm import tqdm
 
-# a file to which stages add what they took (seconds by the clock and of the processor, with loading), one JSON a line; a variable in
-# its name ($DVC_EXP_NAME) is replaced
+# the variable that names a file to which each stage adds a line of JSON: its wall-clock and CPU time in seconds, loading included; a
+# variable in the file's name ($DVC_EXP_NAME) is replaced
 TIMINGS = "XLEDIT_TIMINGS"
 
 log = logging.getLogger("xledit")
-# typer exports this one kind of usage error and not what it shares with the others
+# the base class of all usage errors, which typer does not export
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
@@ -61,7 +61,7 @@ def wrote(*paths: Path) -> None:
 
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on a terminal; yields the function that is told each number done."""
+    """Show a bar with rate and time left on a terminal; yields the function to call with each number of items done."""
     done, started = 0, time.perf_counter()
     with tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, mininterval=2.0, disable=None) as bar:
 

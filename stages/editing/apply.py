@@ -1,10 +1,10 @@
-"""Edit vectors and second moments -> one edit: a low-rank update per layer, or text before the prompt; and how the model fared.
+"""Edit vectors and second moments -> one edit: a low-rank update per layer, or text before the prompt; and checks of the model.
 
-``--edit`` is a language, or a way to combine all (``xledit/editing/combine.py``). Facts are stored ``edit.batch_size`` at a
-time; after each batch the model is asked what it recalls of this and of earlier batches and how well it still reads
-held-out text. When it has collapsed, the rest is left undone: the artifact holds what was stored until then.
+``--edit`` is a language, or a way to combine all (``xledit/editing/combine.py``). Facts are stored ``edit.batch_size`` at a time; after
+each batch the model is asked what it recalls of this and of earlier batches, and its perplexity on held-out text is measured. When the
+model has collapsed, the remaining facts are not stored: the artifact holds the updates until then.
 
-What a method does not read is not given: ``--vectors`` and ``--covariance`` are for methods that store v*, ``--demonstrations`` for text.
+A method is given only what it reads: ``--vectors`` and ``--covariance`` are for methods that store v*, ``--demonstrations`` for text.
 """
 
 import math
@@ -116,7 +116,7 @@ def main(
 
 
 def sentence(check: Check) -> str:
-    """Return what a check found, as people read it in the log."""
+    """Return a check as a sentence for the log."""
     kept = "" if check.kept is None else f", {check.kept:.0%} of earlier ones"
     text = ", ".join(f"{code} {'not finite' if nats is None else f'{math.exp(nats):.1f}'}" for code, nats in check.text_nats.items())
     return f"{check.num_facts} facts: recalls {check.fresh:.0%} of the newest{kept}; perplexity {text}" + "; COLLAPSED" * check.collapsed

@@ -1,7 +1,7 @@
-"""Raw data set -> requests, rewordings, probes and demonstrations per language, aligned by fact; and the audit of what was found.
+"""Raw data set -> requests, rewordings, probes and demonstrations per language, aligned by fact; and the audit of the data set.
 
-Reads the data set that ``data.source`` names. Writes one JSON per language and kind, the facts' labels, the rows of the run's
-languages, and the audit. No torch.
+Reads the data set that ``data.source`` names. Writes one JSON per language and kind, the facts' labels, the rows of the run's languages,
+and the audit. No torch.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from xledit.params import section
 from xledit.records import PUBLISHED_LANGUAGE, Audit, FactRecords
 from xledit.storage import write_json
 
-# data sets of the field, read from a local copy of the published files, and facts that already are records
+# data sets of the field, read from a local copy of the published files, and facts that are already records
 READERS = {
     "bizsre": bizsre.read,
     "bmike": bmike.read,
@@ -32,11 +32,11 @@ READERS = {
 
 
 class DataParams(benchmark.Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``data`` section of params.yaml: what our own benchmark offers to choose (``Choice``), and where data lie.
+    """The ``data`` section of params.yaml: choices within our own benchmark (``Choice``), and where the data are.
 
-    ``path`` is the file or folder of our own benchmark or of another data set (``READERS``), as published. ``skip_facts``
-    leaves out that many usable facts before taking ``edit.num_facts``. ``demonstrations`` is how many other facts are made ready
-    to be shown in context: of our own benchmark's dev split, of other data sets' facts that are not edited; 0 for none.
+    ``path`` is the file or folder of our own benchmark or of another data set (``READERS``), as published. ``skip_facts`` leaves out that
+    many usable facts before taking ``edit.num_facts``. ``demonstrations`` is how many other facts are prepared as in-context examples, 0
+    for none: from the dev split of our own benchmark, or from another data set's facts that are not edited.
     """
 
     source: Literal["benchmark", "clm_bench", "bizsre", "bmike", "counterfact", "mzsre", "records", "zsre"]

@@ -56,7 +56,7 @@ def main(
 
 
 def methods_of_the_grid() -> tuple[str, ...]:
-    """Return the methods that params.yaml names, those that wait for v* first."""
+    """Return the methods that params.yaml names, those that need v* first."""
     return (*section("grid.methods", tuple[str, ...]), *section("grid.direct", tuple[str, ...]))
 
 
@@ -81,7 +81,7 @@ def _read_all(paths: dict[str, Path], kind: type[T]) -> dict[str, T]:
 
 
 def _settings(methods: Iterable[str]) -> dict[str, object]:
-    """Return the settings that the page shows, by the words that it uses for them."""
+    """Return the settings that the page shows, by their labels on the page."""
     of_methods = section("methods", dict[str, object])
     return {
         "Layers edited": section("edit.layers", tuple[int, ...]),

@@ -1,9 +1,9 @@
 """Updates of one method -> how alike they are across languages and how additive, layer by layer, beside the nulls.
 
-The updates of the run itself (``run``) are compared as they were applied. Their nulls need updates that nobody applied:
-halves of the facts, and the same facts in other words. Those are solved here from the saved vectors, with the keys and
-values of the unedited model; in the lowest edited layer that is the very system that ``apply`` solves, in higher layers
-it leaves out what the layers below have changed. Methods that store no v* at the subject have no such nulls.
+The updates of the run itself (``run``) are compared as they were applied. Their nulls need updates that were never applied: for halves of
+the facts, and for the same facts in other words. These are solved here from the saved vectors, with the keys and values of the unedited
+model. In the lowest edited layer that is exactly the system that ``apply`` solves; in higher layers it ignores the changes of the layers
+below. Methods that do not store v* at the subject have no such nulls.
 """
 
 import itertools
@@ -73,7 +73,10 @@ def main(
 
 
 def run_pairs(made: dict[str, dict[int, LayerUpdate]], languages: Sequence[str], layer: int) -> dict[str, Alikeness]:
-    """Compare the updates of this run: each pair of languages, and with the mixed update where that is of these two alone."""
+    """Return the comparisons of this run's updates: one for each pair of languages.
+
+    With two languages the ``mixed`` update, if there is one, is compared with the sum of the two.
+    """
     factors = {edit: Factors(update[layer].left, update[layer].right) for edit, update in made.items() if layer in update}
     both = factors.get("mixed") if len(languages) == 2 else None
     return {
@@ -84,7 +87,7 @@ def run_pairs(made: dict[str, dict[int, LayerUpdate]], languages: Sequence[str],
 
 
 def null_pairs(vectors: Vectors, reworded: Vectors, layer: int, solve: Solve) -> dict[str, Alikeness]:
-    """Compare updates for half of the facts each, and for the same facts in other words."""
+    """Return the comparisons of updates for half of the facts each, and of updates for the same facts in other words."""
 
     def solved(*parts: SavedVectors) -> Factors:
         update = solve(Facts.joined([part.facts(layer) for part in parts]))

@@ -1,7 +1,8 @@
 """Model and requests -> edit vectors of one language: each fact's key, value and v*, the value that makes it true.
 
-The first ``grid.vectors`` facts get them (null: all), and those in other words, too (as many as ``grid.rewordings``): what
-separates wordings of one language is the yardstick for what separates languages. Also writes counts of how the tokenizer cut the requests.
+They are computed for the first ``grid.vectors`` facts (null: all), and for the rewordings of these facts, too (as many as
+``grid.rewordings``): the difference between wordings of one language is the scale for the difference between languages. Also writes counts
+of tokenizer effects in the requests.
 """
 
 from pathlib import Path

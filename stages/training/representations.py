@@ -23,10 +23,10 @@ from xledit.training.world import FactProbe
 class InterpretParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``tranyu.interpret`` section of params.yaml.
 
-    ``sentences``: null for the world's facts, or a text file for each language with parallel lines, as FLORES-200 has them.
-    ``max_tokens`` bounds a batch: memory and speed, not results. Of the neurons: ``overlap_share`` of them, the most important, are
-    compared between languages; ``ablation_units`` of each kind of component are switched off for real, over ``ablation_sentences`` of
-    each language, and languages' own neurons over ``causal_sentences``: more is surer, and as much slower.
+    ``sentences``: null for the world's facts, or a text file for each language with parallel lines, as FLORES-200 has them. ``max_tokens``
+    bounds a batch: memory and speed, not results. For neurons: the most important ones, a share of ``overlap_share``, are compared between
+    languages; ``ablation_units`` of each kind of component are really switched off, over ``ablation_sentences`` of each language, and
+    languages' own neurons over ``causal_sentences``. More units or sentences: more precise, and slower.
     """
 
     sentences: dict[str, str] | None

@@ -1,22 +1,22 @@
-"""What a look at a model in the middle of its edits finds, and when it counts as ruined. No torch: the report reads it, too."""
+"""The checks of a model between batches of edits, and when a model counts as collapsed. No torch, because the report imports it."""
 
 import math
 from collections.abc import Mapping
 
 import msgspec
 
-# a model whose held-out text is this many times more perplexing than before its edits counts as ruined
+# a model whose held-out text is this many times more perplexing than before its edits counts as collapsed
 COLLAPSE_RATIO = 10.0
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One look at a model in the middle of its edits.
+    """One check of a model between two batches of edits.
 
-    ``num_facts`` counts the facts written so far. ``fresh`` is the share of the newest batch that the model recalls, ``kept`` that of
-    a sample of all earlier facts (None before there are any). ``text_nats`` is the mean negative log-probability of a token
-    of held-out text (nats) by language. ``weight_norms`` is the Frobenius norm of a layer's memory over that of the unedited
-    one, by layer: 1 is untouched, a model that is about to break grows. What is not finite is null in JSON and comes back
-    as None. ``collapsed`` is what the function ``collapsed`` says of ``text_nats``.
+    ``num_facts`` counts the facts written so far. ``fresh`` is the share of the newest batch that the model recalls, ``kept`` that of a
+    sample of all earlier facts (None before there are any). ``text_nats`` is the mean negative log-probability of a token of held-out text
+    (nats) by language. ``weight_norms`` is by layer the Frobenius norm of the memory's weight divided by that of the unedited one: 1 before
+    any edit, rising in a model that is about to collapse. A number that is not finite is null in JSON and is read back as None.
+    ``collapsed`` is the result of the function ``collapsed`` for ``text_nats``.
     """
 
     num_facts: int
@@ -28,14 +28,14 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def collapsed(nats: Mapping[str, float | None], unedited: Mapping[str, float | None]) -> bool:
-    """Return whether the edits have ruined the model: in any language, its perplexity is over ten times the unedited model's.
+    """Return whether edits have made the model collapse: in any language, its perplexity is over ten times the unedited model's.
 
-    Both are mean negative log-probabilities of the same held-out text (nats per token), so ten times the perplexity is
-    ln 10 more; what is not finite (None, as JSON gives it back) is ruined, too. Perplexity is the sign because it goes up
-    as the model gets worse at downstream tasks, and is cheap (arXiv 2402.09656). The threshold is ours.
+    ``nats`` and ``unedited`` are by language the mean negative log-probability of the same held-out text (nats per token), so ten times the
+    perplexity is ln 10 more. A value that is not finite (None when read back from JSON) counts as collapsed. Perplexity is used because it
+    rises as the model gets worse at downstream tasks, and is cheap (arXiv 2402.09656). The threshold is ours.
 
-    A measure of transfer says nothing about a ruined model: it answers every language alike, badly, and so scores up to 99
-    on the `trans` of arXiv 2601.17397, the smaller reliability over the larger.
+    A measure of transfer says nothing about a collapsed model: its answers are equally bad in every language, and so it scores up to 99 on
+    the `trans` of arXiv 2601.17397, the smaller reliability divided by the larger.
 
     Raises ValueError when the languages are not those of the unedited model, or its own text is not finite.
     """

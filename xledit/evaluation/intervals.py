@@ -13,7 +13,7 @@ DECIMALS = 4
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A value and its 95 % interval; NaN where it is not defined, which JSON spells null and gives back as None."""
+    """A value and its 95 % interval; NaN where it is not defined, which is null in JSON and is read back as None."""
 
     value: float | None
     low: float | None

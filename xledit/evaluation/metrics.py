@@ -1,8 +1,8 @@
-"""The metrics, a row each: scores of a model in, one number per fact out; and what is made of several of them.
+"""The metrics, one row each: from the scores of a model to one number per fact; and numbers computed from several metrics.
 
-A metric takes a fact's scores of one kind, before and after the edit, and returns its mean over them, in [0, 1]. To add one, write
-its function and its row: the row says where it is shown, and summary, page, figures and README ask the table. No stage that
-runs a model may import this module, so a new row reruns the summaries and the report only.
+A metric takes a fact's scores of one kind, before and after the edit, and returns its mean over them, in [0, 1]. To add one, write its
+function and its row: the row says where it is shown, and summary, page, figures and README read the table. No stage that runs a model may
+import this module, so a new row reruns the summaries and the report only.
 """
 
 import statistics
@@ -36,7 +36,7 @@ Place = Literal[
 
 
 def mean_logprob(answer: AnswerScore) -> float:
-    """Return the log-probability per token (nats): the headline rule, because true answers are longer."""
+    """Return the log-probability per token (nats): the rule of the headline metrics, because true answers are often longer."""
     return answer.logprob / len(answer.tokens)
 
 
@@ -81,7 +81,7 @@ def exact_forced(score: Score, _before: Score) -> float:
 
 
 def exact(score: Score, _before: Score) -> float:
-    """Return 1 if the model, decoding greedily with nothing given away, opens with the new answer."""
+    """Return 1 if the text that the model generates greedily, without teacher forcing, begins with the new answer."""
     assert score.generated is not None, "only probes that were answered freely have this metric"
     return float(score.generated.strip().startswith(score.target_new))
 
@@ -94,13 +94,14 @@ def tokens_unchanged(score: Score, before: Score) -> float:
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """A row of ``METRICS``: a share that is higher when the edit did what it should (of ``control``: did more than it should).
 
-    ``kind`` is of the probes that it is about and ``function`` gives a probe's number from its scores after and before the
-    edit; a metric of ``parts`` is their harmonic mean instead. ``meaning`` is what the glossary says of it. ``called`` is what
-    it is called at places where that is not its name. Net transfer divides the gain in another language by the gain of ``over``
-    in the edited one: by that of the metric itself where ``over`` is empty.
+    ``kind`` is the kind of probes that it is about, and ``function`` computes a probe's number from its scores after and before the edit; a
+    metric with ``parts`` is the harmonic mean of these metrics instead. ``meaning`` is its text in the glossary. ``called`` is its label at
+    places where that is not its name. Net transfer is the gain in another language divided by the gain of the metric ``over`` in the edited
+    language (of the metric itself where ``over`` is empty).
 
     Raises:
-        ValueError: it has no meaning, no place or one that lacks another, or not either a kind and a function or parts.
+        ValueError: the meaning is empty, ``shown`` is empty or lacks a place that another of its places needs, or the row does not have
+            either a kind and a function, or parts.
     """
 
     name: str
@@ -286,7 +287,7 @@ METRICS = _table(
 
 
 def shown_in(place: Place) -> dict[str, str]:
-    """Return the names of the metrics of a place, in the order of the table, each with what it is called there."""
+    """Return the metrics that are shown at a place, in the order of the table: by name the label that they have there."""
     return {row.name: row.called.get(place, row.name) for row in METRICS.values() if place in row.shown}
 
 
@@ -307,15 +308,15 @@ def per_fact(name: str, after: Sequence[Score], before: Sequence[Score], fact_id
 
 
 def harmonic(*parts: float) -> float:
-    """Return the harmonic mean; 0 if one of the parts is."""
+    """Return the harmonic mean; 0 if one of the parts is 0."""
     return 0.0 if min(parts) <= 0 else statistics.harmonic_mean(parts)
 
 
 def trans(reliability: float, other: float) -> float:
-    """Return the paper's cross-lingual measure: the smaller of two languages' reliabilities over the larger.
+    """Return the paper's cross-lingual measure: the smaller of two languages' reliabilities divided by the larger.
 
-    arXiv 2601.17397 gives no formula; this one reproduces all 49 rows of its tables. It knows neither which language
-    was edited nor what the unedited model already scores: a ruined model can score 99.
+    arXiv 2601.17397 gives no formula; this one reproduces all 49 rows of its tables. It knows neither which language was edited nor what
+    the unedited model already scores: a collapsed model can score 99.
     """
     return 0.0 if max(reliability, other) == 0 else min(reliability, other) / max(reliability, other)
 
@@ -323,8 +324,8 @@ def trans(reliability: float, other: float) -> float:
 def net_transfer(edited: PerFact, edited_floor: PerFact, other: PerFact, other_floor: PerFact) -> float:
     """Return gain over the floor in the other language / gain over the floor in the edited one.
 
-    0: the edit stays in its language; 1: it arrives whole; negative: it pushes the other language away. NaN where the
-    edit gains nothing in its own language, so that there is nothing to transfer.
+    0: the other language gains nothing; 1: it gains as much as the edited one; negative: it falls below its floor. NaN where the edit gains
+    nothing in its own language, so that there is nothing to transfer.
     """
     gain = np.nanmean(edited - edited_floor)
     return float(np.nanmean(other - other_floor) / gain) if gain > 0 else float("nan")

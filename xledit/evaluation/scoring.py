@@ -1,4 +1,4 @@
-"""Ask a model probes: log-probabilities of the expected answers, and what it says freely."""
+"""Score a model on probes: log-probabilities of the expected answers, and the text that it generates."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -29,17 +29,17 @@ def score_probes(
     on_progress: Callable[[int], None] = lambda _num_probes: None,
     contexts: Mapping[str, str] = {},
 ) -> list[Score]:
-    """Return one score per probe, in order; efficacy probes are also answered freely.
+    """Return one score per probe, in order; to efficacy probes the model also generates an answer.
 
-    A prompt is run once for both of its answers and for the free one. ``max_tokens`` bounds a batch of prompts (memory
-    and speed, not results), contexts included: each row of a batch holds its own. ``on_progress`` is told each number of
-    probes done. ``contexts`` are by ``fact_id`` what stands before a probe's prompt, which then follows its language's
-    label (arXiv 2305.12740); what all prompts begin with is run once. Scores show the bare prompt.
+    A prompt is run once for its two expected answers and the generated one. ``max_tokens`` bounds the tokens of a batch of prompts (memory
+    and speed, not results), contexts included. ``on_progress`` is called after each batch with the number of its probes. ``contexts`` are
+    by ``fact_id`` the text to put before a probe's prompt; between them comes the label of the probe's language (arXiv 2305.12740). Tokens
+    that all prompts begin with are run once. ``prompt`` in a score is without context.
 
     Raises ValueError when there are contexts, but none for the fact of a probe.
     """
     prompts = [encode_text(tokenizer, _in_context(probe, contexts)) for probe in probes]
-    # without contexts nothing but an opening is shared, and a run apart would round its states otherwise
+    # without contexts only an opening token is shared, and running it separately would round its states differently
     beginning = _Beginning(model, _shared(prompts) if contexts else ())
     answers = [
         (encode_answer(tokenizer, probe.target_new, probe.language), encode_answer(tokenizer, probe.target_true, probe.language))
@@ -62,7 +62,7 @@ def score_probes(
 
 
 def _in_context(probe: Probe, contexts: Mapping[str, str]) -> str:
-    """Return what the model reads of a probe: its prompt, after its label where the fact has a context."""
+    """Return the text that the model reads: the probe's prompt, after context and label where there are contexts."""
     if not contexts:
         return probe.prompt
     if probe.fact_id not in contexts:
@@ -71,10 +71,10 @@ def _in_context(probe: Probe, contexts: Mapping[str, str]) -> str:
 
 
 def _shared(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the tokens that all prompts begin with; each keeps at least its last token to itself."""
+    """Return the tokens that all prompts begin with, without the last token of any prompt."""
     if not prompts:
         return ()
-    # in the order of words, all others stand between these two
+    # in lexicographic order all others are between these two
     first, last = min(prompts), max(prompts)
     differ = next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
     return first[: min(differ, min(map(len, prompts)) - 1)]
@@ -100,10 +100,10 @@ class _Beginning:
             read(model, ids, torch.ones_like(ids), past_key_values=self._cache, use_cache=True)
 
     def cache(self, padding: Tensor) -> DynamicCache:
-        """Return a cache as if prompts after ``padding`` (``[batch]``) masked columns had been read up to this length.
+        """Return the cache of a batch whose rows begin with ``padding`` (``[batch]``) masked columns, as long as this beginning.
 
-        The columns of a row run on without a gap, because a sliding window counts columns: the padding pushes as many
-        tokens of the beginning out at the end, and they are read again with the rest of the prompt.
+        The tokens of a row follow its masked columns without a gap, because a sliding window counts columns. The last ``padding`` tokens of
+        the beginning then have no column in the cache; they are read again with the rest of the prompt.
         """
         columns = torch.arange(self._cache.get_seq_length(), device=padding.device)
         places = (columns - padding[:, None]).clamp_min(0)
@@ -125,7 +125,7 @@ class _Asked:
         self._first = self._read(ids[:, self._cache.get_seq_length() :], self._mask, self._cache)[:, -1]
 
     def score(self, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[AnswerScore, AnswerScore]]:
-        """Return the scores of two answers to each prompt, teacher forced; logits only where an answer token is due."""
+        """Return the scores of two answers to each prompt, teacher forced; logits are computed only where they predict an answer token."""
         flat = [answer for pair in answers for answer in pair]
         states = self._first.repeat_interleave(2, dim=0)[:, None]
         if max(map(len, flat)) > 1:
@@ -147,7 +147,7 @@ class _Asked:
         return list(zip(scores[::2], scores[1::2], strict=True))
 
     def greedy(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        """Return each row's own most likely continuation of ``lengths`` tokens, nothing given away."""
+        """Return the greedy continuation of each row, of ``lengths`` tokens, without teacher forcing."""
         chosen = torch.tensor(rows, device=self._mask.device)
         cache = copy.deepcopy(self._cache)
         cache.batch_select_indices(chosen)
@@ -159,5 +159,5 @@ class _Asked:
         return [row[:length] for row, length in zip(torch.stack(said, dim=1).tolist(), lengths, strict=True)]
 
     def _read(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Return the final states of ``ids`` behind what the cache holds."""
+        """Return the final states ``[batch tokens d_model]`` of ``ids``, which follow the tokens in the cache."""
         return read(self._model, ids, mask, past_key_values=cache, use_cache=True)

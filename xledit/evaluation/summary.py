@@ -1,4 +1,4 @@
-"""Scores of one edited model to its summary: every metric beside its floor, transfer, and examples."""
+"""From the scores of one edited model to its summary: every metric beside its floor, transfer, and examples."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class SummaryParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """One probe before and after: untrusted text of data and model."""
+    """One probe, with the model's answers before and after the edit. Its texts come from data and model: untrusted."""
 
     language: str
     prompt: str

@@ -1,4 +1,4 @@
-"""Watch a model while it is edited: does it still read text, does it recall what was written, how far have its weights moved."""
+"""Check a model while it is edited: perplexity of held-out text, recall of stored facts, growth of the edited weights."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,9 @@ LOGITS_AT_ONCE = 2**25
 class WatchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``watch`` section of params.yaml.
 
-    ``facts`` is how many earlier facts are asked again after a batch, and at most how many of the newest. ``text`` is held-out
-    text by language, one passage a line, of which the first ``passages`` are read: more makes perplexity surer, and each
-    check as much dearer. ``files`` is the folder of these texts, for DVC to watch. ``max_tokens`` bounds a batch: memory and
-    speed, not results.
+    ``facts`` is the largest number of earlier facts, and of newest ones, that are asked after a batch. ``text`` is held-out text by
+    language, one passage a line, of which the first ``passages`` are read: more makes perplexity more precise, and each check slower.
+    ``files`` is the folder of these texts, for DVC to watch. ``max_tokens`` bounds a batch: memory and speed, not results.
     """
 
     facts: int
@@ -43,7 +42,7 @@ class WatchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Watch:
-    """Looks at a model before it is edited, and then again after each batch."""
+    """Checks a model before it is edited, and again after each batch."""
 
     def __init__(
         self,
@@ -60,11 +59,11 @@ class Watch:
         self._norms = memory_norms(model, layers)
 
     def unedited(self, requests: Mapping[str, Sequence[EditRequest]]) -> Check:
-        """Return how the model fares before it is edited, asked the first facts. ``requests`` are by edited language."""
+        """Return the check of the model before it is edited, on its first facts. ``requests`` are by edited language."""
         return self._check(requests, 0, range(self._params.facts), range(0), self._unedited_nats)
 
     def check(self, requests: Mapping[str, Sequence[EditRequest]], places: slice) -> Check:
-        """Return how the model fares with the facts before ``places.stop`` stored, those at ``places`` last."""
+        """Return the check of the model when the facts before ``places.stop`` are stored, those at ``places`` being the newest."""
         return self._check(requests, places.stop, range(places.start, places.stop), range(places.start), self._nats())
 
     def _check(
@@ -94,9 +93,9 @@ class Watch:
 def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> float:
     """Return the mean negative log-probability of a token (nats) over all tokens of the texts; perplexity is ``exp`` of it.
 
-    Each text is read by itself behind the tokenizer's opening tokens, which are not counted; where there are none, the
-    text's first token is not, as nothing comes before it. ``max_tokens`` bounds a batch (memory and speed, not results).
-    NaN and infinity are returned as they are: a ruined model is a finding.
+    Each text is read by itself after the tokenizer's opening tokens, which are not counted; where there are none, the text's first token is
+    not counted, because nothing predicts it. ``max_tokens`` bounds a batch (memory and speed, not results). NaN and infinity are returned
+    as they are: that a model has collapsed is a result.
 
     Raises ValueError when no text has a token to count.
     """
@@ -120,7 +119,7 @@ def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts:
 def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], max_tokens: int) -> list[bool]:
     """Return for each request whether every token of its new answer is the argmax, teacher forced, as in ``exact_forced``.
 
-    One pass over prompt and answer, nothing decoded. ``max_tokens`` bounds a batch (memory and speed, not results).
+    It runs prompt and answer in one pass and generates nothing. ``max_tokens`` bounds a batch (memory and speed, not results).
     """
     return said_whole(model, [teacher_forced(*encode_request(tokenizer, request)) for request in requests], max_tokens)
 
@@ -140,15 +139,16 @@ def said_whole(model: PreTrainedModel, rows: Sequence[AnswerRow], max_tokens: in
 
 
 def memory_norms(model: PreTrainedModel, layers: Sequence[int]) -> dict[int, float]:
-    """Return the Frobenius norm of each layer's memory, summed in float64; NaN of a ruined weight is returned as it is."""
+    """Return the Frobenius norm of each layer's memory, summed in float64; NaN is returned as it is."""
     return {layer: memory_of(model, layer).get_parameter("weight").detach().double().norm().item() for layer in layers}
 
 
 def earlier_sample(num_earlier: int, size: int, seed: int) -> list[int]:
     """Return which of ``num_earlier`` facts, oldest first, to ask again: at most ``size`` indices, ascending.
 
-    The facts are cut into ``size`` equal stretches, and one of each is drawn: no stretch of the past goes unasked. The
-    first gives its oldest and the last its newest. All of them where they are few. The same seed gives the same indices.
+    The facts are cut into ``size`` equal parts, and one fact of each is drawn, so that no part of the past is never asked. The first part
+    gives its oldest fact, the last part its newest. All facts are returned if there are at most ``size``. The same seed gives the same
+    indices.
 
     Raises ValueError when ``size`` is less than 2.
     """
@@ -163,7 +163,7 @@ def earlier_sample(num_earlier: int, size: int, seed: int) -> list[int]:
 
 
 def _logits(model: PreTrainedModel, states: Float[Tensor, "tokens d_model"]) -> Iterator[Float[Tensor, "piece vocab"]]:
-    """Yield the states' logits, float32, few tokens at a time: those of a whole batch may not fit into memory."""
+    """Yield the states' logits, float32, few tokens at a time, because those of a whole batch may not fit into memory."""
     head = model.get_output_embeddings()
     assert head is not None
     for piece in states.split(max(1, LOGITS_AT_ONCE // head.get_parameter("weight").shape[0])):

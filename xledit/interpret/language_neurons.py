@@ -1,4 +1,7 @@
-"""Neurons that few languages use, by the entropy of their activation (LAPE, arXiv 2402.16438), and whether a language needs its own."""
+"""Neurons that are active in few languages, by the entropy of their activation (LAPE, arXiv 2402.16438).
+
+And how much worse a model reads each language when the neurons of one language are switched off.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -16,7 +19,7 @@ from xledit.models.family import layers_of
 from xledit.models.prompts import batches_by_length, encode_text, opening_tokens, pad
 from xledit.models.tracing import record
 
-# the paper's choices: the hundredth of neurons with the least entropy, of those that some language activates as often as one in twenty do
+# the paper's choices: the 1 % of neurons of lowest entropy, of those whose share in some language is above 95 % of all shares
 SHARE = 0.01
 OFTEN = 0.95
 
@@ -24,7 +27,7 @@ OFTEN = 0.95
 def activation_shares(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int
 ) -> Float[Tensor, "layers neurons"]:
-    """Return the share of tokens at which each neuron of each layer's activation is above zero. Opening tokens are not counted."""
+    """Return for each neuron the share of tokens at which its activation is above zero. Opening tokens are not counted."""
     modules = [activation_of(model, layer) for layer in range(len(layers_of(model)))]
     rows, opening = [encode_text(tokenizer, sentence) for sentence in sentences], len(opening_tokens(tokenizer))
     total, tokens = torch.zeros(()), 0
@@ -41,14 +44,17 @@ def activation_shares(
 
 
 def language_entropy(shares: Float[Tensor, "languages layers neurons"]) -> Float[Tensor, "layers neurons"]:
-    """Return the entropy (nats) of each neuron's shares over languages, brought to sum 1; infinite where no language activates it."""
+    """Return the entropy (nats) over languages of each neuron's shares, normalised to sum 1.
+
+    It is infinite for a neuron that is active in no language.
+    """
     total = shares.sum(0)
     share = shares / total.clamp_min(torch.finfo(shares.dtype).tiny)
     return torch.where(total > 0, torch.special.entr(share).sum(0), torch.inf)
 
 
 def specific(shares: Float[Tensor, "languages layers neurons"]) -> Bool[Tensor, "languages layers neurons"]:
-    """Return which neurons are which languages' own: of the least entropy, and often active in the language."""
+    """Return which neurons belong to which languages: those of lowest entropy that are often active in the language."""
     often = shares.flatten().quantile(OFTEN) if shares.numel() < 2**24 else shares.flatten()[:: shares.numel() // 2**23].quantile(OFTEN)
     entropy = torch.where((shares > often).any(0), language_entropy(shares), torch.inf)
     number = max(1, round(SHARE * entropy.numel()))
@@ -65,7 +71,10 @@ def causal(
     max_tokens: int,
     seed: int,
 ) -> list[LanguageNeurons]:
-    """Switch each language's own neurons off, and as many others of the same layers, and return what the texts' losses rise by."""
+    """Return by how much the texts' losses (nats per token) rise when each language's own neurons are switched off.
+
+    And the same for as many other neurons of the same layers, drawn at random.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def losses(off: Bool[Tensor, "layers neurons"]) -> dict[str, float]:
@@ -91,9 +100,9 @@ def causal(
 
 
 def overlaps(halves: Mapping[str, tuple[UnitImportance, UnitImportance]], neurons: Sequence[Place], share: float) -> tuple[Pairs, Pairs]:
-    """Return how much the most important neurons of two languages, and of two halves of one, have in common (Jaccard).
+    """Return the Jaccard overlap of the most important neurons of two languages, and of the two halves of one language's sentences.
 
-    Halves hold different sentences, so both compare different sentences and differ in the language alone.
+    The two languages' halves also hold different sentences, so that the two overlaps differ in the language alone.
     """
     top = {code: tuple(_top(half, neurons, share) for half in pair) for code, pair in halves.items()}
     between = [_jaccard(top[one][a], top[other][1 - a]) for one, other in combinations(top, 2) for a in (0, 1)]
@@ -101,7 +110,7 @@ def overlaps(halves: Mapping[str, tuple[UnitImportance, UnitImportance]], neuron
 
 
 def overlap_chance(share: float) -> float:
-    """Return the Jaccard overlap that two random choices of a share of all neurons have, in expectation of its parts."""
+    """Return the Jaccard overlap of two random sets of a share of all neurons: expected intersection / expected union."""
     return share / (2 - share)
 
 

@@ -1,4 +1,4 @@
-"""In which language a model's intermediate states already hold an answer (logit lens; arXiv 2402.10588)."""
+"""The language in which a model's intermediate states already predict an answer (logit lens; arXiv 2402.10588)."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ from xledit.training.world import FactProbe
 def lens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, probes: Sequence[FactProbe], languages: Sequence[str], max_tokens: int
 ) -> tuple[int, list[LensDepth]]:
-    """Return how many prompts were asked and what each depth says. Probes: one wording, at most one of a fact and language.
+    """Return the number of prompts, and for each depth the mean probabilities of the answers' first tokens.
 
-    Facts are asked that all ``languages`` have and that another fact of the relation can stand in for: one whose object begins with
-    another token in the asked language.
+    ``probes`` have one wording, at most one of a fact and language. Only facts that all ``languages`` have are asked, and only where
+    another fact of the relation can serve as the null: its object begins with another token in the asked language.
     """
     by_fact: dict[str, dict[str, FactProbe]] = {}
     for probe in probes:
@@ -62,7 +62,7 @@ def lens(
 
 
 def _stand_in(name: str, code: str, facts: Sequence[str], first: dict[tuple[str, str], int]) -> str | None:
-    """Return the next fact of the relation whose object begins otherwise."""
+    """Return the next fact of the relation whose object begins with another token, or None."""
     relation, place = name.partition("/")[0], facts.index(name)
     for other in [*facts[place + 1 :], *facts[:place]]:
         if other.partition("/")[0] == relation and first[other, code] != first[name, code]:
@@ -74,7 +74,10 @@ def _stand_in(name: str, code: str, facts: Sequence[str], first: dict[tuple[str,
 def _probabilities(
     model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], tokens: Int[Tensor, " tokens"], max_tokens: int
 ) -> list[Float[Tensor, "depths tokens"]]:
-    """Return what the head gives the tokens, read off each prompt's last state at every depth; the last depth is normed already."""
+    """Return for each prompt and depth the probabilities of ``tokens`` as the next token.
+
+    The head reads the states of the prompt's last token, after the final norm; those of the last depth have passed it already.
+    """
     by_prompt: dict[int, Tensor] = {}
     norm = final_norm_of(model)
     for batch in batches_by_length([len(prompt) for prompt in prompts], max_tokens):

@@ -23,7 +23,7 @@ HEAD_NORMS = ("q_norm", "k_norm")
 
 
 class UnitImportance(msgspec.Struct, frozen=True, kw_only=True):
-    """Each component's units over some sentences of one language, as means over the sentences, in ``Importance``'s terms.
+    """The importance of each unit of each component, as a mean over some sentences of one language. See ``Importance`` for the terms.
 
     ``raw``, ``per_nat`` and ``per_token`` are ``[width]`` by component; ``loss`` is the sentences' mean loss (nats per token).
     """
@@ -35,7 +35,7 @@ class UnitImportance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def components_of(model: PreTrainedModel) -> dict[Place, nn.Module]:
-    """Return what computes with weights in each layer (maps and norms), and the activation between the two maps of its MLP.
+    """Return each layer's modules that have weights (linear maps and norms), and the activation function of its MLP.
 
     Norms of queries and keys are left out: some work head by head, where a unit is not a unit of the layer.
     """
@@ -50,7 +50,10 @@ def components_of(model: PreTrainedModel) -> dict[Place, nn.Module]:
 
 
 def activation_of(model: PreTrainedModel, layer: int) -> nn.Module:
-    """Return the module that applies a layer's non-linear function, whose outputs are its neurons. Raises ValueError if there is no one."""
+    """Return the module that applies a layer's non-linear function, whose outputs are its neurons.
+
+    Raises ValueError unless there is exactly one.
+    """
     parent = layers_of(model)[layer].get_submodule(family_of(model).memory.rpartition(".")[0])
     candidates = [
         module
@@ -67,8 +70,8 @@ def activation_of(model: PreTrainedModel, layer: int) -> nn.Module:
 def importance(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int) -> UnitImportance:
     """Return how much switching each unit off would change the loss of a sentence, to first order, as a mean over the sentences.
 
-    ``|sum over tokens of dL/dh x h|`` of each sentence for ``raw``, ``sum over tokens of |dL/dh x h|`` for ``per_token`` (L is a mean
-    over tokens, so that is a mean over tokens of what each would change in a sum). ``max_tokens`` bounds a batch, not results.
+    Per sentence, ``raw`` is ``|sum over tokens of dL/dh x h|``, ``per_nat`` is that divided by L, and ``per_token`` is ``sum over tokens of
+    |dL/dh x h|``, where L is the mean loss over tokens (nats). ``max_tokens`` bounds a batch, not results.
 
     Raises ValueError for a sentence of fewer than two tokens.
     """
@@ -95,7 +98,7 @@ def importance(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sente
 
 
 def mean_of(parts: Sequence[UnitImportance]) -> UnitImportance:
-    """Return the mean over parts of the sentences, each part counting the same."""
+    """Return the mean over several parts of the sentences, with equal weights."""
 
     def mean(name: str) -> dict[Place, Tensor]:
         by_part = [getattr(part, name) for part in parts]
@@ -125,9 +128,10 @@ def of_components(language: str, units: UnitImportance) -> list[Importance]:
 def ablate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], per_component: int, max_tokens: int
 ) -> list[Ablation]:
-    """Switch units off for real and return how the change of the loss agrees with the estimate, by kind of component.
+    """Return for each kind of component how well the estimate agrees with the change of the loss when units are really switched off.
 
-    ``per_component`` units of each kind, from the least to the most important at even distances of rank, over all layers.
+    ``per_component`` units of each kind are switched off one at a time, from the least to the most important at equal distances of rank,
+    over all layers.
     """
     parts, estimated = components_of(model), importance(model, tokenizer, sentences, max_tokens).raw
     batches = list(_batches(tokenizer, sentences, max_tokens))
@@ -170,7 +174,7 @@ def sentence_losses(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[
 
 @contextmanager
 def switched_off(units: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """Have modules give 0 in the units named, inside the context."""
+    """Set the given units of the modules' outputs to 0 inside the context."""
 
     def off(places: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda states: states.index_fill(-1, places.to(states.device), 0.0)
@@ -183,7 +187,7 @@ def switched_off(units: Mapping[nn.Module, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _kept(model: PreTrainedModel, parts: Mapping[Place, nn.Module], seen: dict[Place, Tensor]) -> Iterator[None]:
-    """Put what the parts give into ``seen``, with a graph behind it that begins at the embeddings: the weights are frozen."""
+    """Store the parts' outputs in ``seen``, with a gradient graph that begins at the embeddings, because the weights are frozen."""
 
     def keep(place: Place) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
         def hook(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parallel sentences: of the embedded world's facts, or of local files with one sentence a line, as FLORES-200 has them."""
+"""Parallel sentences: of the synthetic world's facts, or of local files with one sentence a line, as FLORES-200 has them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,10 @@ from xledit.training.world import FactProbe
 
 
 class Parallel(msgspec.Struct, frozen=True, kw_only=True):
-    """Sentences by language, line i of each saying the same; ``groups`` says which lines are worded alike (one relation's pattern)."""
+    """Sentences by language; sentence i means the same in all languages.
+
+    ``groups`` is a name for each i: sentences with the same name have the same pattern (of one relation).
+    """
 
     sentences: dict[str, tuple[str, ...]]
     groups: tuple[str, ...]
@@ -32,7 +35,10 @@ def of_files(files: Mapping[str, str]) -> Parallel:
 
 
 def of_probes(probes: Sequence[FactProbe], languages: Sequence[str], *, seen: bool = True) -> Parallel:
-    """Return the facts that all the languages state, without those whose object all spell the same (ISO codes)."""
+    """Return the sentences of the facts that all the languages have.
+
+    Facts whose object is spelt the same in all languages (ISO codes) are left out.
+    """
     by_fact: dict[str, dict[str, FactProbe]] = {}
     for probe in probes:
         if probe.language in languages and probe.seen == seen:

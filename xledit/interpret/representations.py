@@ -21,7 +21,7 @@ States = Float[Tensor, "depths sentences d_model"]
 
 
 def depth_states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[Tensor, "depths batch tokens d_model"]:
-    """Return the states before the first layer, after each but the last, and behind the final norm: transformers' ``hidden_states``."""
+    """Return the states before the first layer, after each but the last, and after the final norm: transformers' ``hidden_states``."""
     seen = record(model, [*layers_of(model), final_norm_of(model)], ids, mask)
     return torch.stack([before for before, _after in seen[:-1]] + [seen[-1][1]])
 
@@ -29,7 +29,7 @@ def depth_states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[Ten
 def sentence_states(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_tokens: int
 ) -> dict[Pooling, States]:
-    """Return the vectors of sentences at every depth, by pooling, float64 on the CPU. Opening tokens are read, not pooled.
+    """Return the vectors of sentences at every depth, by pooling, float64 on the CPU. Opening tokens are read but not pooled.
 
     Raises ValueError for a sentence without tokens. ``max_tokens`` bounds a batch (memory and speed, not results).
     """
@@ -82,7 +82,10 @@ def _compare(states: Mapping[str, Tensor], parallel: Parallel, pooling: Pooling,
 
 
 def retrieval_within(left: Float[Tensor, "n d"], right: Float[Tensor, "n d"], groups: Sequence[str]) -> float:
-    """Return how often a row's nearest neighbour (centred cosine) among the other side's rows of its group is its own, both ways."""
+    """Return the share of rows whose nearest neighbour among the rows of their group on the other side is their own translation.
+
+    Nearest by cosine of centred rows; both directions count.
+    """
     alike = cosines(left - left.mean(0), right - right.mean(0))
     number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     places = torch.tensor([number[group] for group in groups])
@@ -92,7 +95,7 @@ def retrieval_within(left: Float[Tensor, "n d"], right: Float[Tensor, "n d"], gr
 
 
 def chance_within(groups: Sequence[str]) -> float:
-    """Return what guessing within groups gives: the number of groups over the number of rows."""
+    """Return the ``retrieval_within`` of guessing: the number of groups divided by the number of rows."""
     return len(set(groups)) / len(groups)
 
 
@@ -106,9 +109,10 @@ def linear_cka(left: Float[Tensor, "n d"], right: Float[Tensor, "n e"]) -> float
 
 
 def probed_language(states: Mapping[str, Float[Tensor, "n d"]], halves: Sequence[Int[Tensor, " half"]], shuffle: int | None) -> float:
-    """Return how often a linear probe names the language of the second half's sentences, trained on the first half's.
+    """Return the accuracy of a linear probe for the language, trained on the first half of the sentences and tested on the second.
 
-    No sentence's translation is on both sides. ``shuffle`` is the seed for shuffled languages in training, the null.
+    A sentence and its translations are in the same half. ``shuffle`` is the seed that shuffles the languages in training, for the null;
+    None does not shuffle.
     """
     trained, asked = (torch.cat([language_states[half] for language_states in states.values()]) for half in halves)
     is_trained, is_asked = (torch.arange(len(states)).repeat_interleave(len(half)) for half in halves)
@@ -120,7 +124,7 @@ def probed_language(states: Mapping[str, Float[Tensor, "n d"]], halves: Sequence
 
 
 def over(values: Sequence[float]) -> Pairs:
-    """Return the mean, the lowest and the highest of the pairs that have a number."""
+    """Return the mean, the lowest and the highest of the values that are not NaN."""
     numbers = [value for value in values if not math.isnan(value)]
     return (
         Pairs(mean=sum(numbers) / len(numbers), low=min(numbers), high=max(numbers)) if numbers else Pairs(mean=None, low=None, high=None)

@@ -1,4 +1,4 @@
-"""What the analyses conclude, in reports/tranyu: plain structs, no torch."""
+"""The results of the analyses, in reports/tranyu: plain structs, no torch."""
 
 from typing import Literal
 
@@ -17,14 +17,14 @@ class Pairs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):
-    """How alike languages are after ``depth`` layers (0: embeddings; after the last layer: behind the final norm).
+    """How alike languages are after ``depth`` layers (0: embeddings; after the last layer: after the final norm).
 
     ``means``: cosine of two languages' mean vectors, the paper's measure; ``means_unrelated``: the same of means over *different*
     sentences, its null. ``same`` and ``different``: mean cosine of a sentence with its translation and with other sentences;
-    ``centred``: each language's mean taken off first. ``retrieval``: how often a sentence's nearest neighbour in the other language is
-    its translation; ``retrieval_within``: among sentences of the same group (pattern) alone. ``cka``: linear CKA
-    (arXiv 1905.00414), and with the sentences of one language shuffled, because few sentences in many dimensions are alike by chance.
-    ``language``: how often a linear probe names the language of sentences whose translations it was not trained on;
+    ``centred_same`` and ``centred_different``: each language's mean subtracted first. ``retrieval``: the share of sentences whose nearest
+    neighbour in the other language is their translation; ``retrieval_within``: among sentences of the same group (pattern) only. ``cka``:
+    linear CKA (arXiv 1905.00414); ``cka_shuffled``: with the sentences of one language shuffled, because few sentences in many dimensions
+    are alike by chance. ``language``: accuracy of a linear probe for the language, on sentences whose translations it was not trained on;
     ``language_shuffled``: with shuffled languages in training.
     """
 
@@ -45,11 +45,11 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LensDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """What the head reads off the states after ``depth`` layers where a fact's object begins (logit lens, arXiv 2402.10588).
+    """What the head predicts from the states after ``depth`` layers where a fact's object begins (logit lens, arXiv 2402.10588).
 
-    Mean probability of the object's first token: as the asked language spells it (``asked``), and by language as each of the others
-    does (``others``), where that is another token. ``asked_null`` and ``others_null``: of the object of another fact of the same
-    relation instead, which is no answer at all.
+    Mean probability of the first token of the object: in the asked language's spelling (``asked``), and by language in the spelling of each
+    of the others (``others``), where that is another token. ``asked_null`` and ``others_null``: of the object of another fact of the same
+    relation, which is not an answer.
     """
 
     depth: int
@@ -75,9 +75,10 @@ class Representations(msgspec.Struct, frozen=True, kw_only=True):
 class Importance(msgspec.Struct, frozen=True, kw_only=True):
     """Importance |gradient x activation| of one component of one layer for one language (arXiv 2408.06273, section 6.1).
 
-    ``raw``: the mean over sentences of what switching a unit off would change the sentence's loss (nats per token) by, to first order,
-    summed over the ``width`` units: the paper's figure. ``per_unit``: divided by the width. ``per_nat``: ``per_unit`` divided by the
-    sentence's loss. ``per_token``: the loss summed and the units switched off token by token, averaged over units and tokens.
+    ``raw``: by how much switching one unit off would change a sentence's loss (nats per token), to first order, as a mean over sentences
+    and summed over the ``width`` units: the paper's number. ``per_unit``: divided by the width. ``per_nat``: ``per_unit``, with each
+    sentence divided by its loss. ``per_token``: by how much switching a unit off at one token would change the loss summed over tokens
+    (nats), as a mean over units and tokens.
     """
 
     layer: int
@@ -91,7 +92,7 @@ class Importance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ablation(msgspec.Struct, frozen=True, kw_only=True):
-    """A sample of units switched off for real: how far the first-order estimate can be trusted.
+    """A sample of units that were really switched off: how far the first-order estimate can be trusted.
 
     ``rank_correlation`` (Spearman) and ``ratio`` (of the sums) of estimated and measured change, over ``num_units`` units.
     """

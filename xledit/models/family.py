@@ -21,7 +21,7 @@ _ROW = "xledit_family"  # the attribute of a model that holds its family's row
 
 
 def set_family(model: PreTrainedModel, family: Family) -> None:
-    """Let ``family`` be the row of this model."""
+    """Store ``family`` as the row of this model's family."""
     setattr(model, _ROW, family)
 
 
@@ -77,9 +77,9 @@ def weight_as_out_by_in(memory: nn.Module) -> Tensor:
 
 
 def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """Return logits ``[... vocab]`` for normed hidden states ``[... d_model]``: the model's own forward, its layers left out.
+    """Return logits ``[... vocab]`` for normed hidden states ``[... d_model]``, by the model's own forward without its layers.
 
-    So a bias of the head, a soft cap or a scale of the logits is what the family's code makes of it.
+    So the family's own code applies a bias of the head, a soft cap or a scale of the logits.
     """
     headed = with_module(model, model.base_model_prefix, _Given(hidden.reshape(1, -1, hidden.shape[-1])))
     logits = headed(input_ids=hidden.new_zeros(1, 1).long(), use_cache=False).logits
@@ -92,7 +92,7 @@ def final_norm_of(model: PreTrainedModel) -> nn.Module:
 
 
 def with_module(whole: Whole, path: str, part: nn.Module) -> Whole:
-    """Return a view of a module that has ``part`` at a dotted path and shares all else: weights, hooks, other modules."""
+    """Return a copy of a module that has ``part`` at a dotted path and shares all else: weights, hooks, other modules."""
     name, _, rest = path.partition(".")
     view = copy.copy(whole)
     view._modules = whole._modules | {name: with_module(whole.get_submodule(name), rest, part) if rest else part}
@@ -100,7 +100,7 @@ def with_module(whole: Whole, path: str, part: nn.Module) -> Whole:
 
 
 class _Given(nn.Module):
-    """Stands for all of a model but its head: gives the states it was made with."""
+    """Takes the place of all of a model but its head: returns the states it was made with."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Given(nn.Module):
 
 
 class _States(BaseModelOutputWithPast):
-    """The output of a model without its head. Whatever else a family's head passes on (states of images, of routers) is None."""
+    """The output of a model without its head. All other fields that a family's head may read (image states, router states) are None."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):

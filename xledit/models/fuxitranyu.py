@@ -82,11 +82,11 @@ class FuxiTranyuForCausalLM(ArceeForCausalLM):
 def load_published(folder: Path, dtype: Dtype) -> FuxiTranyuForCausalLM:
     """Return the model of a folder in the layout of FuxiTranyu-8B, -SFT or -DPO, in evaluation mode.
 
-    Reads config.json and every ``*.safetensors`` of the folder, and runs nothing that they name. ``from_pretrained``
-    reads the same folders, but only warns of weights that it has to make up or leave out.
+    Reads config.json and every ``*.safetensors`` of the folder, and runs no code that they name. ``from_pretrained`` reads the same
+    folders, but only warns of weights that are missing or not used.
 
     Raises:
-        ValueError: the folder is not whole, or tensors are missing, not expected or of another shape: names each of them.
+        ValueError: the folder is not complete, or tensors are missing, not expected or of another shape: names each of them.
     """
     attention: Any = {"attn_implementation": "sdpa"}  # not the config's: it may name code on the hub
     try:

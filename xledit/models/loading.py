@@ -1,7 +1,7 @@
-"""A model's name to exact bytes: resolve, convert once, verify, load.
+"""From a model's name to its exact bytes: resolve, convert once, verify, load.
 
-What can be named: ``embedded`` (Gemma 3 270M from installed packages), a local folder, a local ``.gguf`` file, or a
-hub id with a pinned commit. Never remote code, never pickle weights.
+A name is ``embedded`` (Gemma 3 270M from installed packages), a local folder, a local ``.gguf`` file, or a hub id with a pinned commit.
+Remote code is never run, pickled weights are never read.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 class ModelParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``model`` section of params.yaml.
 
-    ``files`` is the local path whose bytes the ``model`` stage depends on: the pin file of the embedded model, or the
-    folder or ``.gguf`` file that ``name`` says. ``revision`` is the commit of a hub model (40 hexadecimal digits).
-    ``family``: ``known`` takes only families that have a row in ``FAMILIES``; ``auto`` probes the structure of any other,
-    and the manifest says what it took.
+    ``files`` is the local path whose bytes the ``model`` stage depends on: the pin file of the embedded model, or the folder or ``.gguf``
+    file that ``name`` says. ``revision`` is the commit of a hub model (40 hexadecimal digits). ``family``: ``known`` takes only families
+    that have a row in ``FAMILIES``; ``auto`` derives the row of any other family from the model's structure and writes it into the
+    manifest.
     """
 
     name: str
@@ -103,8 +103,8 @@ def resolve(params: ModelParams) -> tuple[Path, Literal["embedded", "gguf", "fol
     """Return the local folder with the model's safetensors, and what kind of name it was.
 
     Raises:
-        ValueError: nothing is there, the revision is not pinned, ``model.files`` does not follow the name, the weights
-            are pickled, or a file is not the one that its hash promises.
+        ValueError: nothing is there, the revision is not pinned, ``model.files`` differs from a local path in the name, the weights are
+            pickled, or a file does not have the pinned hash.
     """
     path = Path(params.name).expanduser()
     if params.name == "embedded":
@@ -191,7 +191,7 @@ def _embedded(pin_file: Path) -> Path:
 
 
 def _converted(gguf: Path, digest: str) -> Path:
-    """Return a folder with the GGUF's weights as safetensors, written whole on first use and kept by the GGUF's hash."""
+    """Return a folder with the GGUF's weights as safetensors, written on first use and cached under the GGUF's hash."""
     folder = cache_folder() / f"gguf-{digest}"
     if folder.exists():
         return folder
@@ -233,7 +233,7 @@ def _check_attention(folder: Path, config: PretrainedConfig) -> None:
 
 
 def _check_whole(path: Path, info: dict) -> None:
-    """Raise ValueError when transformers had to make up weights that the files do not have."""
+    """Raise ValueError when the files lack weights, which transformers would draw at random."""
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"{path}: {len(missing)} weights are missing, {missing[0]} among them; get the model again")

@@ -17,7 +17,7 @@ from xledit.records import EditRequest
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """Token ids of a prompt, its special opening included, and the index of the subject's last token.
+    """Token ids of a prompt, opening tokens included, and the index of the subject's last token.
 
     ``swallows`` says that this token also covers characters after the subject (a tokenizer may merge them).
     """
@@ -33,7 +33,7 @@ def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Return the token ids of a text that opens a sequence."""
+    """Return the token ids of a text at the beginning of a sequence, opening tokens included."""
     return opening_tokens(tokenizer) + tuple(tokenizer(text, add_special_tokens=False).input_ids)
 
 
@@ -75,7 +75,7 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, answer: str, code: str) ->
 
 
 class AnswerRow(msgspec.Struct, frozen=True):
-    """Tokens to run, an answer's tokens, and for each of these the position that should foretell it."""
+    """Tokens to run, an answer's tokens, and for each of these the position whose logits predict it."""
 
     tokens: tuple[int, ...]
     answer: tuple[int, ...]
@@ -83,13 +83,13 @@ class AnswerRow(msgspec.Struct, frozen=True):
 
 
 def teacher_forced(prompt: tuple[int, ...], answer: tuple[int, ...]) -> AnswerRow:
-    """Return the prompt continued by all of the answer but its last token, behind which nothing is asked."""
+    """Return the row of a prompt continued by its answer. The answer's last token is not run, because nothing after it is predicted."""
     first = len(prompt) - 1
     return AnswerRow(tokens=prompt + answer[:-1], answer=answer, positions=tuple(range(first, first + len(answer))))
 
 
 def encode_request(tokenizer: PreTrainedTokenizerBase, request: EditRequest) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the tokens of the request's prompt and of its new answer."""
+    """Return the tokens of the request's prompt and those of its new answer."""
     return encode_text(tokenizer, request.prompt), encode_answer(tokenizer, request.target_new, request.language)
 
 

@@ -1,4 +1,4 @@
-"""Read and change what modules compute, as context managers, and run the upper layers of a model again and again."""
+"""Context managers that read and change what modules compute, and repeated runs of only the upper layers of a model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -55,12 +55,12 @@ def added(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[Non
 
 
 class UpperLayers:
-    """The layers from ``start`` on, ready to run many times on the tails of rows whose rest never changes.
+    """The layers from ``start`` on, to be run many times on the tails of rows whose beginnings never change.
 
-    A row's tail begins at its position ``tails[row]``. What lies before it, and all lower layers, is run once: a causal
-    model computes there the same whatever is changed in the tail. A run is the model's own forward pass over the tails,
-    with the keys and values of attention before them as its cache and with the lower layers replaced by what they gave.
-    So masks, positions, ALiBi and the final norm are the family's own code, and no family needs any here.
+    A row's tail begins at its position ``tails[row]``. The tokens before it, and all lower layers, are run once: in a causal model they do
+    not depend on changes in the tail. A run is the model's own forward pass over the tails. Its cache holds the keys and values of
+    attention for the tokens before the tails, and each lower layer is replaced by its stored output. So masks, positions, ALiBi and the
+    final norm are the family's own code, and no family needs code of its own here.
 
     Raises ValueError when a layer has no attention whose keys and values can be kept.
     """
@@ -83,11 +83,11 @@ class UpperLayers:
         steps = torch.arange(int((self._lengths - self._starts).max()), device=model.device)
         self._positions = (self._starts[:, None] + steps).clamp_max(ids.shape[1] - 1)
         self._ids, self._below = _at(ids, self._positions), [_Given(output, _at(states_of(output), self._positions)) for output in below]
-        # what lies before a tail is moved up to it, like a row padded on the left, because windows of attention count columns
+        # the tokens before a tail are put right before it, as in a row padded on the left, because windows of attention count columns
         columns = torch.arange(-int(self._starts.max()), 0, device=model.device) + self._starts[:, None]
         self._mask = torch.cat([columns >= 0, torch.ones_like(self._positions, dtype=torch.bool)], dim=1).long()
         self._prefix = [
-            # of a lower layer only the length is asked for
+            # of a lower layer only the length is used
             [_at((tensor if layer >= start else tensor[:, :1, :, :1]).transpose(1, 2), columns.clamp_min(0)) for tensor in pair]
             for layer, pair in enumerate((kept.keys, kept.values) for kept in cache.layers)
         ]
@@ -96,8 +96,8 @@ class UpperLayers:
     def run(self, rows: Tensor) -> Tensor:
         """Return final normed hidden states ``[rows tail d_model]`` of the rows with the indices ``rows``.
 
-        Rows of similar tail length are run together, so that little is padded; beyond a row's own tail the result is
-        0 or meaningless. Inside, ``running`` says which rows a hook is looking at.
+        Rows of similar tail length are run together, for less padding; after the end of a row's own tail the result is 0 or meaningless.
+        During a run ``running`` holds the indices of the rows that hooks see.
         """
         lengths = (self._lengths - self._starts)[rows]
         groups = [(places, self._run_group(rows[places], int(lengths[places].max()))) for places in _by_length(lengths)]
@@ -120,7 +120,7 @@ class UpperLayers:
 
 
 def read(model: PreTrainedModel, ids: Tensor, mask: Tensor, **more: Any) -> Tensor:
-    """Return final normed hidden states ``[batch tokens d_model]``. ``mask`` covers what a cache among ``more`` holds, too.
+    """Return final normed hidden states ``[batch tokens d_model]``. ``mask`` includes the tokens of a cache in ``more``.
 
     Unless ``more`` has ``position_ids``, a token's position is the number of tokens before it, padding not counted.
     """
@@ -129,12 +129,12 @@ def read(model: PreTrainedModel, ids: Tensor, mask: Tensor, **more: Any) -> Tens
 
 
 def states_of(output: Any) -> Tensor:
-    """Return the states in what a module gave: some layers give them alone, some as the first of several things."""
+    """Return the states in a module's output: the output itself, or its first item where it is a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
 class _Given(nn.Module):
-    """Stands for a lower layer: gives ``states``, in the form of the layer's own output."""
+    """Takes the place of a lower layer: returns ``states``, in the form of the layer's own output."""
 
     def __init__(self, output: Any, tails: Tensor) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ def _at(value: Tensor, positions: Tensor) -> Tensor:
 
 
 def _by_length(lengths: Tensor) -> list[Tensor]:
-    """Return indices in groups whose longest is at most half as long again as their shortest."""
+    """Return indices in groups whose longest is at most 1.5 times as long as their shortest."""
     groups: list[list[int]] = []
     shortest = 0
     for index in torch.argsort(lengths, stable=True).tolist():
