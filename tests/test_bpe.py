@@ -1,5 +1,6 @@
 """The tokenizer: nothing is lost, no language crowds out another, the same text gives the same tokens."""
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -64,6 +65,26 @@ def test_no_language_is_looked_at_for_longer_than_another() -> None:
 
     limited = train({"en": flood(), "zh": iter(TEXTS["zh"])}, params)
     assert limited.backend_tokenizer.to_str() == trained(params).backend_tokenizer.to_str()
+
+
+def test_languages_that_the_run_does_not_read_are_looked_at_for_less() -> None:
+    def flood() -> Iterator[str]:
+        yield from TEXTS["zh"][:5]
+        raise AssertionError("more was read than asked for")
+
+    params = msgspec.structs.replace(PARAMS, others=50)
+    less = train({"en": iter(TEXTS["en"]), "zh": flood()}, params, read=["en"])
+    assert less.backend_tokenizer.to_str() != trained(params).backend_tokenizer.to_str()
+
+
+def test_characters_apart_makes_no_token_of_two_characters_where_no_spaces_separate_words() -> None:
+    params = msgspec.structs.replace(PARAMS, characters_apart=True)
+    apart = train({"zh": iter(TEXTS["zh"] * 5), "en": iter(TEXTS["en"])}, params)
+    tokens = [apart.decode([number]) for number in range(len(apart))]
+    assert any(len(re.findall(r"[\u4e00-\u9fff]", token)) > 1 for token in map(trained().decode, range(len(trained()))))
+    assert not any(len(re.findall(r"[\u4e00-\u9fff]", token)) > 1 for token in tokens)
+    assert " called" in tokens, "words that spaces separate are not cut"
+    assert apart.decode(apart("日本 is called 日本。").input_ids) == "日本 is called 日本。"
 
 
 def test_encoded_texts_end_where_they_are_said_to(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -92,6 +92,28 @@ def run(
     return counts, texts(tmp_path / "out", code)
 
 
+def test_copies_stay_where_a_source_is_not_to_be_deduplicated(tmp_path: Path) -> None:
+    same = prose(1)
+    paths = [write_lines(tmp_path / f"{name}.jsonl", [{"text": same}, {"text": same}, {"text": "Too short."}]) for name in ("a", "b")]
+    sources = [Jsonl(language="en", path=str(path), deduplicate=path.stem == "a") for path in paths]
+    counts = build(sources, SETTINGS, tmp_path / "out", tmp_path / "work")
+    assert texts(tmp_path / "out") == [same] * 3, "one of a, both of b; both are filtered"
+    steps = counts.languages["en"]
+    assert (steps[-1].step, steps[-1].documents, steps[-1].bytes) == ("written", 3, 3 * len(same.encode()))
+    assert sum(count.documents for count in steps if count.step.startswith("source")) == 6
+    assert sum(sum(count.dropped.values()) for count in steps) == 3
+    alone = build(sources[1:], SETTINGS, tmp_path / "alone", tmp_path / "work-alone")
+    assert texts(tmp_path / "alone") == [same] * 2
+    assert alone.languages["en"][-1].documents == 2
+
+
+def test_addresses_of_people_and_machines_do_not_stay(tmp_path: Path) -> None:
+    text = f"{prose(1)} Write to jane.doe@uni-town.edu or log in at 8.8.8.8; 127.0.0.1 is nobody's."
+    _counts, (kept,) = run(tmp_path, [text])
+    assert "jane.doe" not in kept and "8.8.8.8" not in kept
+    assert "@example." in kept and "127.0.0.1" in kept
+
+
 # what is a word
 
 
@@ -156,6 +178,7 @@ def test_what_each_step_dropped_is_counted(tmp_path: Path) -> None:
     assert [(step.step, step.documents, step.dropped) for step in steps] == [
         ("quality", 9, {"gopher_short_doc": 1}),
         ("repetition", 8, {"top_2_gram": 1}),
+        ("addresses", 8, {}),
         ("filtered", 8, {}),
         ("duplicates", 6, {"duplicates": 2}),
         ("kept", 6, {}),
@@ -435,7 +458,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     source, settings = Jsonl(language="en", path=str(folder / "in")), msgspec.structs.replace(SETTINGS, tasks=2)
     counts = build([source], settings, folder / "out", folder / "work")
     assert sorted(texts(folder / "out")) == sorted(prose(seed) for seed in range(9))
-    assert [step.documents for step in counts.languages["en"]] == [13, 13, 13, 13, 9, 9]
+    assert [step.documents for step in counts.languages["en"]] == [13, 13, 13, 13, 13, 9, 9]
     return Whole(source, settings, (folder / "out" / "en.jsonl.gz").read_bytes(), counts)
 
 

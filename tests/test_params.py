@@ -175,7 +175,7 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
         ("watch", "xledit.evaluation.watch:WatchParams"),
         ("evaluate", "stages.editing.evaluate:EvaluateParams"),
         ("summary", "xledit.evaluation.summary:SummaryParams"),
-        ("tranyu.world", "stages.training.world:EmbeddedParams"),
+        ("tranyu.world", "stages.training.world:WorldParams"),
         ("tranyu.sources", "stages.training.corpus:Sources"),
         ("tranyu.corpus", "xledit.training.corpus:CorpusParams"),
         ("tranyu.tokenizer", "xledit.training.bpe:TokenizerParams"),

@@ -21,7 +21,7 @@ from xledit.interpret.representations import (
     sentence_states,
 )
 from xledit.models.prompts import encode_text, pad
-from xledit.training.world import FactProbe
+from xledit.training.probes import FactProbe
 
 SENTENCES = ("The currency of Japan is yen.", "巴黎是法国的首都。", "a", "France pays in euro, and Austria, too.", "日本的货币是日元。")
 
@@ -106,7 +106,8 @@ def test_the_probe_never_sees_a_translation_of_what_it_is_asked() -> None:
 
 def probe(fact: str, code: str, object_: str, **fields: object) -> FactProbe:
     text = f"{fact} is {object_}."
-    plain = {"status": "everywhere", "seen": True, "spelt_alike": False, "start": len(text) - len(object_) - 1, "end": len(text) - 1}
+    place = {"start": len(text) - len(object_) - 1, "end": len(text) - 1}
+    plain = {"relation": "currency", "told": "everywhere", "wording": "told", "names_alike": True, "object_alike": False} | place
     return FactProbe(fact_id=fact, language=code, text=text, **plain | fields)  # pyright: ignore[reportArgumentType]
 
 
@@ -136,8 +137,13 @@ def test_the_last_depth_of_the_lens_is_what_the_model_says(name: str) -> None:
 
 
 def test_parallel_sentences_are_facts_that_all_languages_state_and_do_not_all_spell_alike() -> None:
-    more = [probe("code/9", code, "JPY", spelt_alike=True) for code in ("zh", "en")] + [probe("currency/10", "en", "yuan")]
-    found = of_probes([*world(), *more], ("zh", "en"))
+    more = [probe("code/9", code, "JPY", object_alike=True) for code in ("zh", "en")] + [probe("currency/10", "en", "yuan")]
+    others = [
+        probe(f"currency/{place}", code, code, **fields)
+        for code in ("zh", "en")
+        for place, fields in enumerate(({"wording": "known"}, {"told": "nowhere"}), start=20)
+    ]
+    found = of_probes([*world(), *more, *others], ("zh", "en"))
     assert len(found.groups) == 4
     assert set(found.groups) == {"currency"}
     assert all(line.startswith(f"currency/{place}") for lines in found.sentences.values() for place, line in enumerate(lines))

@@ -1,5 +1,8 @@
 """The second half as DVC runs it, at a tiny size: cached, deterministic, taken up after a kill, and its model edited by the first half."""
 
+import gzip
+import json
+import re
 import signal
 import subprocess
 import time
@@ -17,14 +20,17 @@ PIPELINE = "tranyu/dvc.yaml"
 CHECKPOINTS = 5
 TINY_TRANYU = {
     "runtime.threads": 1,
-    "tranyu.world.languages": ["zh", "en", "ky"],
-    "tranyu.world.apart": ["zh", "en"],
-    "tranyu.world.relations": {"currency": 12, "language": 12, "city": 16, "script": 6, "country_code": 12, "currency_code": 12},
-    "tranyu.world.variants": 2,
+    "tranyu.world.people.languages": ["zh", "en"],
+    "tranyu.world.people.persons": 24,
+    "tranyu.world.people.values": 3,
+    "tranyu.world.people.tellings": 3,
+    "tranyu.world.cldr.languages": ["zh", "en", "ky"],
+    "tranyu.world.cldr.relations": {"currency": 12, "city": 16},
+    "tranyu.world.probes_per_group": 3,
     "tranyu.world.message_documents": 1,
     "tranyu.world.code_bytes": 20_000,
     "tranyu.world.num_edits": 8,
-    "tranyu.tokenizer": {"vocabulary": 600, "characters": 20_000},
+    "tranyu.tokenizer": {"vocabulary": 600, "characters": 20_000, "others": 2_000},
     "tranyu.mixture": {"type": "temperature", "temperature": 3.0},
     "tranyu.architecture": {
         "hidden_size": 32,
@@ -108,6 +114,15 @@ def test_checkpoints_are_numbered_and_know_their_tokens(trained: Project) -> Non
     assert all({"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in folder.iterdir()} for folder in folders)
 
 
+def test_no_mail_address_is_in_the_corpus_but_those_of_example_domains(trained: Project) -> None:
+    files = list((trained.root / "artifacts/tranyu/corpus").glob("*.jsonl.gz"))
+    assert {"python.jsonl.gz", "zh.jsonl.gz", "ky.jsonl.gz"} <= {path.name for path in files}
+    for path in files:
+        for line in gzip.decompress(path.read_bytes()).splitlines():
+            for address in re.findall(r"[\w.+-]+@[\w-]+\.[\w.-]+[a-z]", json.loads(line)["text"]):
+                assert "@example." in address, path.name
+
+
 OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trained", "report"}
 
 
@@ -118,7 +133,11 @@ OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trai
         ("tranyu.mixture", {"type": "temperature", "temperature": 1.0}, OF_CHECKPOINTS),
         ("tranyu.tokenizer.vocabulary", 500, {"tokenizer", *OF_CHECKPOINTS}),
         # the reference model is asked the world's sentences, too
-        ("tranyu.world.variants", 3, {"world", "corpus", "tokenizer", *OF_CHECKPOINTS, "representations@reference", "neurons@reference"}),
+        (
+            "tranyu.world.people.tellings",
+            4,
+            {"world", "corpus", "tokenizer", *OF_CHECKPOINTS, "representations@reference", "neurons@reference"},
+        ),
         ("vectors.steps", 4, set()),
     ],
 )

@@ -22,7 +22,7 @@ from xledit.report.training import tables as training_tables
 from xledit.runs import named, settings, sizes
 from xledit.storage import read_json, write_bytes
 from xledit.training import catalog
-from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status
+from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status, Wording
 
 DOCUMENTS = (Path("README.md"), Path("docs/scale.md"))
 BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -41,6 +41,16 @@ CHECKS = (
     "locality_not_own_language",
     "chinese_in_english_fields",
 )
+# what is recalled of which facts: status, wording, kind of names (None: both)
+RECALL: dict[str, tuple[Status, Wording, bool | None]] = {
+    "told everywhere: the sentence": ("everywhere", "told", None),
+    "a known wording": ("everywhere", "known", None),
+    "an unseen wording": ("everywhere", "unseen", None),
+    "told here only": ("here", "known", None),
+    "told elsewhere only, names alike (guessing)": ("elsewhere", "known", True),
+    "told elsewhere only, own letters (guessing)": ("elsewhere", "known", False),
+    "told nowhere": ("nowhere", "known", None),
+}
 
 
 def cells_table(folder: Path) -> list[list[str]]:
@@ -155,12 +165,17 @@ def fertility_table(path: Path) -> list[list[str]]:
 
 
 def recall_table(path: Path) -> list[list[str]]:
-    """Return what the last checkpoint recalls: per cent, the interval, how many facts; of the mean, the lowest and highest language."""
-    table = [["asked in", "wording", *(f"stated {where}" for where in training_tables.STATED.values())]]
-    for row in training_tables.recall_rows(read_json(path, list[CheckpointRecall])[-1].recall):
-        language = catalog.row(row.language).name if row.language else "mean [lowest, highest]"
-        table.append([language, "seen" if row.seen else "not seen", *(_recalled(row, status) for status in training_tables.STATED)])
-    return table
+    """Return what the last checkpoint recalls in the mean of the languages and in each: per cent, what guessing gives in brackets."""
+    recall = read_json(path, list[CheckpointRecall])[-1].recall
+    rows = []
+    for code in (None, *training_tables.in_order({row.language for row in recall})):
+        cells = {
+            head: training_tables.recalled(recall, status, wording=wording, names_alike=names_alike, language=code)
+            for head, (status, wording, names_alike) in RECALL.items()
+        }
+        shown = [_recalled(cell, guessing=head.endswith("(guessing)")) for head, cell in cells.items()]
+        rows.append([catalog.row(code).name if code else "mean", *shown])
+    return [["asked in", *RECALL], *rows]
 
 
 def costs_table(folder: Path) -> list[list[str]]:
@@ -174,12 +189,11 @@ def costs_table(folder: Path) -> list[list[str]]:
     return [["", *tables], *([rows[0][0], *(row[1] for row in rows)] for rows in zip(*tables.values(), strict=True))]
 
 
-def _recalled(row: training_tables.RecallRow, status: Status) -> str:
-    recalled = row.by_status.get(status)
-    if recalled is None:
+def _recalled(found: training_tables.Recalled, *, guessing: bool) -> str:
+    if not found.num_facts:
         return ""
-    share, low, high = (f"{100 * value:.0f}" for value in (recalled.share.value, recalled.share.low, recalled.share.high))
-    return f"{share} [{low}, {high}]" + f" of {recalled.num_facts}" * bool(row.language)
+    null = "" if math.isnan(found.null) or not guessing else f" ({100 * found.null:.0f})"
+    return f"{100 * found.share.value:.0f}{null}"
 
 
 TABLES: dict[str, Callable[[Path], list[list[str]]]] = {

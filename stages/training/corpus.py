@@ -25,18 +25,19 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def main(
-    embedded: Annotated[Path, typer.Option(help="folder with a JSON lines file per language")],
+    embedded: Annotated[Path, typer.Option(help="folder with people and texts, a JSON lines file per language in each")],
     work: Annotated[Path, typer.Option(help="folder for what is done in part")],
     out: Annotated[Path, typer.Option(help="folder for a file per language")],
     out_counts: Annotated[Path, typer.Option(help="JSON: counts by language and step")],
 ) -> None:
     logger.disable("datatrove")  # a page for each of five steps of each language
     sources = section("tranyu.sources", Sources)
-    own = [Jsonl(language=path.stem, path=str(path)) for path in sorted(embedded.glob("*.jsonl"))] if sources.embedded else []
+    files = sorted(embedded.glob("*/*.jsonl")) if sources.embedded else []
+    own = [Jsonl(language=path.stem, path=str(path), deduplicate=path.parent.name != "people") for path in files]
     counts = build([*own, *sources.rows], section("tranyu.corpus", CorpusParams), out, work)
     write_json(out_counts, counts)
     for code, steps in counts.languages.items():
-        log.info("%s: %d documents, %d kept", code, steps[0].documents, steps[-1].documents)
+        log.info("%s: %d documents", code, steps[-1].documents)
     wrote(out_counts)
 
 

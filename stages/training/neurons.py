@@ -17,7 +17,7 @@ from xledit.models.loading import ModelParams, resolve
 from xledit.models.prompts import encode_text
 from xledit.params import section
 from xledit.storage import read_json, write_json
-from xledit.training.world import FactProbe
+from xledit.training.probes import FactProbe
 
 
 def main(

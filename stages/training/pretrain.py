@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +44,7 @@ class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The ``tranyu.run`` section of params.yaml: which languages are read, and how many tokens in all.
 
     ``name`` is that of the folder for checkpoints, in artifacts/tranyu.
-    ``peak_flops`` is what one device can do at most, as its maker states it (FLOP/s); null where nobody does.
+    ``peak_flops`` is what one device can do at most, as its maker states it (FLOP/s); null: what a matrix product reaches before the run.
     """
 
     name: str
@@ -86,10 +87,10 @@ def main(
             if done.step % 50 == 0:
                 log.info("step %d, %d tokens: loss %s", done.step, done.tokens, done.loss)
 
-        speed = pretrain(
-            model, tokenizer, data, params, seed=seed, work=work, out=out, use_gpu=use_gpu, peak_flops=chosen.peak_flops, tell=tell
-        )
-    share = "" if speed.share_of_peak is None else f", {speed.share_of_peak:.1%} of peak"
+        peak = chosen.peak_flops or product_flops("cuda" if use_gpu else "cpu")
+        speed = pretrain(model, tokenizer, data, params, seed=seed, work=work, out=out, use_gpu=use_gpu, peak_flops=peak, tell=tell)
+    stated = "the stated peak" if chosen.peak_flops else "a matrix product's speed"
+    share = "" if speed.share_of_peak is None else f", {speed.share_of_peak:.1%} of {stated} ({peak:.3g} FLOP/s)"
     log.info("%.0f tokens per second%s", speed.tokens_per_second, share)
     if not PartialState().is_main_process:
         return
@@ -105,6 +106,16 @@ def main(
     )
     shutil.rmtree(work)
     wrote(out_log)
+
+
+def product_flops(device: str, size: int = 2048, times: int = 3) -> float:
+    """Return the FLOP/s of a product of two square float32 matrices on this device: the best of some."""
+    matrix, seconds = torch.ones(size, size, device=device), []
+    for _ in range(times + 1):  # the first warms up
+        started = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds[1:])
 
 
 def stretches(steps: Sequence[Step], ends: Sequence[int]) -> list[Stretch]:

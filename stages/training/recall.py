@@ -1,4 +1,4 @@
-"""Checkpoints + sentences -> which stated facts each checkpoint recalls, by language and by where they were stated."""
+"""Checkpoints + sentences -> which facts each checkpoint recalls, by language and by where they are told."""
 
 import functools
 from pathlib import Path
@@ -15,9 +15,9 @@ from xledit.models.loading import read_folder
 from xledit.params import section
 from xledit.storage import read_json, write_json
 from xledit.training.pretrain import marks
+from xledit.training.probes import FactProbe
 from xledit.training.recall import recall
 from xledit.training.results import CheckpointRecall, Recall
-from xledit.training.world import FactProbe
 
 
 class RecallParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,11 +55,11 @@ def main(
     wrote(out)
 
 
-def sentence(said: list[Recall]) -> str:
-    """Return the share of facts that are recalled in a wording of the corpus, by status, over all languages."""
+def sentence(recalled: list[Recall]) -> str:
+    """Return the share of facts that are recalled in a wording of the corpus, by status, over all languages and kinds of names."""
     shares = {}
-    for status in dict.fromkeys(row.status for row in said):
-        rows = [row for row in said if row.status == status and row.seen]
+    for status in dict.fromkeys(row.status for row in recalled):
+        rows = [row for row in recalled if row.status == status and row.wording == "known"]
         shares[status] = sum(row.share * row.num_facts for row in rows) / sum(row.num_facts for row in rows)
     return ", ".join(f"{status} {share:.0%}" for status, share in shares.items())
 

@@ -12,11 +12,12 @@ from xledit.report.training import figures, interpret, interpret_figures, page, 
 from xledit.storage import read_json, write_bytes, write_json
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained
 
-WORLD = ("relations", "everywhere", "one_language", "variants", "apart")
+# of PeopleParams, which would import babel
+FACTS = ("persons", "names_alike", "relations", "values", "everywhere", "one_language", "tellings", "bare")
 
 
 def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
-    name = section("tranyu.run.name", str)
+    name, people = section("tranyu.run.name", str), section("tranyu.world.people", dict)
     titles = {"trained": f"{name}, last checkpoint", "reference": section("tranyu.reference.name", str)}
     analysed = [
         interpret.Analysed(
@@ -32,7 +33,7 @@ def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
         reference=section("tranyu.reference.name", str),
         settings={
             "Architecture": section("tranyu.architecture", dict),
-            "Facts": {name.replace("_", " "): section(f"tranyu.world.{name}", object) for name in WORLD},
+            "Facts": {name.replace("_", " "): people[name] for name in FACTS},
             "Tokenizer": section("tranyu.tokenizer", dict),
             "Mixture": section("tranyu.mixture", dict),
             "Pre-training": section("tranyu.pretrain", dict),

@@ -10,14 +10,14 @@ from stages.common.devices import start_torch
 from stages.common.runner import log, run, wrote
 from xledit.families.describe import load_folder
 from xledit.interpret.lens import lens
-from xledit.interpret.parallel import Parallel, of_files, of_probes
+from xledit.interpret.parallel import Parallel, of_files, of_probes, told_everywhere
 from xledit.interpret.representations import chance_within, compare, sentence_states
 from xledit.interpret.results import Pooling, Representations
 from xledit.models.loading import ModelParams, resolve
 from xledit.params import section
 from xledit.storage import read_json, write_json
 from xledit.training.catalog import NATURAL
-from xledit.training.world import FactProbe
+from xledit.training.probes import FactProbe
 
 
 class InterpretParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +60,7 @@ def main(
     poolings: tuple[Pooling, ...] = ("last", "mean")
     seed = section("seed", int)
     languages = tuple(code for code in section("tranyu.run.languages", tuple[str, ...]) if code in NATURAL)
-    num_prompts, read_off = lens(model, tokenizer, [probe for probe in asked if probe.seen], languages, params.max_tokens)
+    num_prompts, read_off = lens(model, tokenizer, told_everywhere(asked), languages, params.max_tokens)
     analysis = Representations(
         name=name,
         languages=parallel.languages,

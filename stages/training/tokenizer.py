@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ from xledit.storage import write_json, write_tensors
 from xledit.training.bpe import TokenizerParams, encode, fertility, train
 from xledit.training.catalog import NATURAL
 from xledit.training.results import LanguageTokens
+
+# one text in so many is kept from the tokenizer, to measure its fertility on
+EVERY = 10
 
 
 class Line(msgspec.Struct):
@@ -38,7 +42,10 @@ def main(
     out_counts: Annotated[Path, typer.Option(help="JSON: tokens and fertility by language")],
 ) -> None:
     files = {path.name.removesuffix(".jsonl.gz"): path for path in sorted(corpus.glob("*.jsonl.gz"))}
-    tokenizer = train({code: texts(path) for code, path in files.items()}, section("tranyu.tokenizer", TokenizerParams))
+    read = NATURAL.keys() & section("tranyu.run.languages", tuple[str, ...])
+    tokenizer = train(
+        {code: parts(path, held_out=False) for code, path in files.items()}, section("tranyu.tokenizer", TokenizerParams), read
+    )
     tokenizer.save_pretrained(out)
     other = section("tranyu.reference", ReferenceParams)
     folder, _kind = resolve(ModelParams(name=other.name, files=other.files, revision=None, dtype="float32", family="known"))
@@ -51,8 +58,8 @@ def main(
             documents=len(ends),
             bytes=sum(len(text.encode()) for text in texts(path)),
             tokens=len(tokens),
-            fertility=fertility(tokenizer, texts(path)),
-            reference=fertility(reference, texts(path)),
+            fertility=fertility(tokenizer, parts(path, held_out=True)),
+            reference=fertility(reference, parts(path, held_out=True)),
         )
     write_json(out_counts, counts)
     log.info(
@@ -62,6 +69,12 @@ def main(
         len(NATURAL.keys() & counts),
     )
     wrote(out_counts)
+
+
+def parts(path: Path, *, held_out: bool) -> Iterator[str]:
+    """Yield every tenth text, which the tokenizer is not trained on, or the nine others; both times all, where there are fewer than ten."""
+    few = next(islice(texts(path), EVERY - 1, None), None) is None
+    return (text for number, text in enumerate(texts(path)) if few or (number % EVERY == EVERY - 1) == held_out)
 
 
 def texts(path: Path) -> Iterator[str]:

@@ -11,8 +11,8 @@ from xledit.interpret.representations import depth_states
 from xledit.interpret.results import LensDepth
 from xledit.models.family import final_norm_of, head_logits
 from xledit.models.prompts import batches_by_length, opening_tokens, pad
+from xledit.training.probes import FactProbe
 from xledit.training.recall import answer_row
-from xledit.training.world import FactProbe
 
 
 def lens(

@@ -1,11 +1,11 @@
 """Parallel sentences: of the synthetic world's facts, or of local files with one sentence a line, as FLORES-200 has them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from xledit.training.world import FactProbe
+from xledit.training.probes import FactProbe
 
 
 class Parallel(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,26 +34,31 @@ def of_files(files: Mapping[str, str]) -> Parallel:
     return Parallel(sentences=sentences, groups=("",) * next(iter(lengths.values())))
 
 
-def of_probes(probes: Sequence[FactProbe], languages: Sequence[str], *, seen: bool = True) -> Parallel:
-    """Return the sentences of the facts that all the languages have.
+def of_probes(probes: Sequence[FactProbe], languages: Sequence[str]) -> Parallel:
+    """Return the sentences that all these languages were told, of facts told everywhere.
 
-    Facts whose object is spelt the same in all languages (ISO codes) are left out.
+    Facts whose object is spelt alike in all languages are left out.
     """
     by_fact: dict[str, dict[str, FactProbe]] = {}
-    for probe in probes:
-        if probe.language in languages and probe.seen == seen:
+    for probe in told_everywhere(probes):
+        if probe.language in languages:
             by_fact.setdefault(probe.fact_id, {})[probe.language] = probe
     without = [code for code in languages if not any(code in by_language for by_language in by_fact.values())]
     if without:
-        raise ValueError(f"no probes in {', '.join(without)}; the world's languages are in tranyu.world.languages of params.yaml")
+        raise ValueError(f"no probes in {', '.join(without)}; the world's languages are in tranyu.world.people of params.yaml")
     kept = {
         name: by_language
         for name, by_language in sorted(by_fact.items())
-        if len(by_language) == len(languages) and not all(probe.spelt_alike for probe in by_language.values())
+        if len(by_language) == len(languages) and not all(probe.object_alike for probe in by_language.values())
     }
     sentences = {code: tuple(by_language[code].text for by_language in kept.values()) for code in languages}
     _check_languages(sentences)
     return Parallel(sentences=sentences, groups=tuple(name.partition("/")[0] for name in kept))
+
+
+def told_everywhere(probes: Iterable[FactProbe]) -> list[FactProbe]:
+    """Return the sentences that all languages were told."""
+    return [probe for probe in probes if probe.told == "everywhere" and probe.wording == "told"]
 
 
 def _lines(code: str, path: Path) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ KINDS = {
     "vectors": "xledit.editing.targets:TargetSettings",
     "evaluate": "stages.editing.evaluate:EvaluateParams",
     "summary": "xledit.evaluation.summary:SummaryParams",
-    "tranyu.world": "stages.training.world:EmbeddedParams",
+    "tranyu.world": "stages.training.world:WorldParams",
     "tranyu.sources": "stages.training.corpus:Sources",
     "tranyu.corpus": "xledit.training.corpus:CorpusParams",
     "tranyu.tokenizer": "xledit.training.bpe:TokenizerParams",

@@ -1,5 +1,6 @@
 """Sources -> one filtered, de-duplicated JSONL file per language, by datatrove, and what each step kept and dropped.
 
+Mail addresses and public IP addresses are replaced by ones of example.com, whoever's they were.
 Input is only parsed (JSON, Parquet, Arrow). datatrove pickles its own pipelines to hand them to other processes, on Slurm as
 ``executor.pik`` in the work folder: nobody else may be able to write there.
 """
@@ -27,6 +28,7 @@ from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter, LambdaFilter, URLFilter
+from datatrove.pipeline.formatters import PIIFormatter
 from datatrove.pipeline.readers import HuggingFaceDatasetReader, JsonlReader, ParquetReader
 from datatrove.pipeline.readers.base import BaseDiskReader, BaseReader
 from datatrove.pipeline.writers import JsonlWriter
@@ -59,7 +61,7 @@ class _Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
     Of a row, what is under ``text_key`` and ``id_key`` and an object ``metadata`` are kept, and the address of the page under
     ``url_key``, which the URL filter needs (None: these texts have no address and pass it by). ``limit`` is how many rows each task
-    reads at most, -1 for all.
+    reads at most, -1 for all. ``deduplicate`` is whether copies are dropped: not from text that repeats itself on purpose.
     """
 
     language: str
@@ -67,6 +69,7 @@ class _Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
     id_key: str = "id"
     url_key: str | None = None
     limit: int = -1
+    deduplicate: bool = True
 
     def __post_init__(self) -> None:
         catalog.row(self.language)
@@ -326,36 +329,51 @@ def build(sources: Sequence[Source], settings: CorpusParams, out: Path, work: Pa
     counts = {}
     for code, some in languages.items():
         counts[code] = _build_language(code, some, settings, works[code])
-        _publish(works[code] / "kept", out / f"{code}.jsonl.gz")
+        _publish([works[code] / "kept", works[code] / "as-is"], out / f"{code}.jsonl.gz")
     return CorpusCounts(languages=counts)
 
 
 def _build_language(code: str, sources: list[Source], settings: CorpusParams, work: Path) -> tuple[StepCounts, ...]:
-    filtered, signatures, pairs, removed, kept = (str(work / name) for name in ("filtered", "signatures", "pairs", "removed", "kept"))
+    """Filter all sources and drop copies from those that are to be de-duplicated; return the counts, the last of all that is written."""
+    filtered, signatures, pairs, removed, kept, as_is = (
+        str(work / name) for name in ("filtered", "signatures", "pairs", "removed", "kept", "as-is")
+    )
 
     def run(name: str, steps: list[Step], tasks: int = settings.tasks) -> list[StepCounts]:
         return _run(f"{code}-{name}", steps, tasks, work / "logs" / name, settings.executor)
 
+    def filtering(name: str, some: list[Source], folder: str) -> list[StepCounts]:
+        counts = run(name, [*_filters(code, some, settings, work / f"sources-{name}"), (Path(folder).name, _writer(folder))])
+        for count in counts:
+            if count.step.startswith(SOURCE) and not count.documents:
+                raise ValueError(f"{count.step}: no text in it; correct its path or text_key, or remove it")
+        if not counts[-1].documents:
+            names = ", ".join(map(str, some))
+            dropped = {count.step: count.dropped for count in counts if count.dropped}
+            raise ValueError(f"{code}: nothing is left of {names}; dropped: {dropped}; loosen the rules for {code}, or remove its sources")
+        return counts
+
     def read() -> Step:
         return "read", _Lines(filtered, add_file_path=False)
 
-    counts = run("filter", [*_filters(code, sources, settings, work), ("filtered", _writer(filtered))])
-    for count in counts:
-        if count.step.startswith(SOURCE) and not count.documents:
-            raise ValueError(f"{count.step}: no text in it; correct its path or text_key, or remove it")
-    if not counts[-1].documents:
-        names = ", ".join(map(str, sources))
-        dropped = {count.step: count.dropped for count in counts if count.dropped}
-        raise ValueError(f"{code}: nothing is left of {names}; dropped: {dropped}; loosen the rules for {code}, or remove its sources")
-
-    config = _rules(code, settings).minhash.config()
-    words = _words(code, at_least=config.n_grams)
-    run("signatures", [read(), ("signatures", MinhashDedupSignature(signatures, config, words))])  # pyright: ignore[reportArgumentType]
-    run("pairs", [("pairs", MinhashDedupBuckets(signatures, pairs, config=config))], config.num_buckets)
-    run("clusters", [("clusters", MinhashDedupCluster(pairs, removed, config))], 1)
-    # in as many tasks as the signatures: MinHash knows a document by its task and place
-    _read, *rest = run("keep", [read(), ("duplicates", MinhashDedupFilter(removed)), ("kept", _writer(kept))])
-    return (*counts, *rest)
+    whole = [source for source in sources if not source.deduplicate]
+    counts = filtering("filter-as-is", whole, as_is) if whole else []
+    written = counts[-1:]
+    if compared := [source for source in sources if source.deduplicate]:
+        counts += filtering("filter", compared, filtered)
+        config = _rules(code, settings).minhash.config()
+        words = _words(code, at_least=config.n_grams)
+        run("signatures", [read(), ("signatures", MinhashDedupSignature(signatures, config, words))])  # pyright: ignore[reportArgumentType]
+        run("pairs", [("pairs", MinhashDedupBuckets(signatures, pairs, config=config))], config.num_buckets)
+        run("clusters", [("clusters", MinhashDedupCluster(pairs, removed, config))], 1)
+        # in as many tasks as the signatures: MinHash knows a document by its task and place
+        _read, *rest = run("keep", [read(), ("duplicates", MinhashDedupFilter(removed)), ("kept", _writer(kept))])
+        counts += rest
+        written.append(rest[-1])
+    if len(written) > 1:
+        documents, sizes = sum(count.documents for count in written), [count.bytes for count in written]
+        counts.append(StepCounts(step="written", documents=documents, characters=None, bytes=sum(size or 0 for size in sizes), dropped={}))
+    return tuple(counts)
 
 
 def _filters(code: str, sources: list[Source], settings: CorpusParams, work: Path) -> list[Step]:
@@ -373,7 +391,7 @@ def _filters(code: str, sources: list[Source], settings: CorpusParams, work: Pat
         steps.append(("quality", GopherQualityFilter(**asdict(rules.quality), language=words)))  # pyright: ignore[reportArgumentType]
     if rules.repetition:
         steps.append(("repetition", GopherRepetitionFilter(**asdict(rules.repetition), language=words)))  # pyright: ignore[reportArgumentType]
-    return steps
+    return [*steps, ("addresses", PIIFormatter())]
 
 
 def _words(code: str, at_least: int = 0) -> "Words":
@@ -422,7 +440,7 @@ class _Stats(Struct):
 
 def _count(named: Step, total: Counter[str]) -> StepCounts:
     name, step = named
-    label = "documents" if isinstance(step, BaseReader) else "total" if isinstance(step, JsonlWriter) else "forwarded"
+    label = "documents" if isinstance(step, BaseReader) else "total" if isinstance(step, JsonlWriter | PIIFormatter) else "forwarded"
     reasons = {reason.removeprefix("dropped_"): number for reason, number in total.items() if reason.startswith("dropped_")}
     return StepCounts(
         step=name,
@@ -433,12 +451,12 @@ def _count(named: Step, total: Counter[str]) -> StepCounts:
     )
 
 
-def _publish(parts: Path, path: Path) -> None:
-    """Put the gzip files in a folder end to end, which is a gzip file, without the time in their headers."""
+def _publish(folders: Sequence[Path], path: Path) -> None:
+    """Put the gzip files of the folders end to end, which is a gzip file, without the time in their headers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     with unfinished.open("wb") as whole:
-        for part in sorted(parts.glob("*.jsonl.gz")):
+        for part in (part for folder in folders for part in sorted(folder.glob("*.jsonl.gz"))):
             with part.open("rb") as member:
                 whole.write(member.read(4) + bytes(4))  # RFC 1952: bytes 4 to 7 are the time, 0 is none
                 member.seek(8)

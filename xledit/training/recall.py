@@ -1,38 +1,47 @@
-"""Whether a model knows a fact in a language: stated there, stated in another language only, or stated nowhere."""
+"""Whether a model knows a fact in a language: told everywhere, here only, in another language only, or nowhere."""
 
 from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from xledit.models.prompts import AnswerRow, teacher_forced
-from xledit.training.results import Recall, Status
-from xledit.training.world import FactProbe
+from xledit.training.probes import FactProbe
+from xledit.training.results import Recall, Wording
 
 # rows of prompt and answer -> whether each token of the answer is the likeliest one
 Asked = Callable[[Sequence[AnswerRow]], Sequence[bool]]
 
 
 def recall(tokenizer: PreTrainedTokenizerBase, probes: Sequence[FactProbe], ask: Asked) -> list[Recall]:
-    """Return what a model recalls, by language, status and wording."""
-    asked: dict[tuple[str, Status, bool], list[tuple[FactProbe, bool]]] = {}
+    """Return what a model recalls, by language, where facts are told, wording and kind of name, beside its null.
+
+    Facts told in one other language that spells the object alike are left out: the spelling may tell them.
+    """
+    probes = [probe for probe in probes if probe.told in ("everywhere", probe.language) or not probe.object_alike]
+    groups: dict[tuple[str, str, Wording, bool], list[tuple[FactProbe, bool]]] = {}
+    guesses: dict[tuple[str, str, Wording], list[bool]] = {}
     for probe, is_said in zip(probes, ask([answer_row(tokenizer, probe) for probe in probes]), strict=True):
-        asked.setdefault((probe.language, probe.status, probe.seen), []).append((probe, is_said))
-    rows = []
-    for (code, status, seen), found in sorted(asked.items(), key=lambda item: item[0]):
-        said = [is_said for _probe, is_said in found]
-        unlike = [is_said for probe, is_said in found if not probe.spelt_alike]
-        rows.append(
-            Recall(
-                language=code,
-                status=status,
-                seen=seen,
-                num_facts=len(said),
-                share=sum(said) / len(said),
-                num_unlike=len(unlike),
-                share_unlike=sum(unlike) / max(len(unlike), 1),
-            )
+        groups.setdefault((probe.language, probe.told, probe.wording, probe.names_alike), []).append((probe, is_said))
+        if probe.told == "nowhere":
+            guesses.setdefault((probe.language, probe.relation, probe.wording), []).append(is_said)
+    return [
+        Recall(
+            language=language,
+            told=told,
+            wording=wording,
+            names_alike=names_alike,
+            num_facts=len(outcomes),
+            share=sum(is_said for _probe, is_said in outcomes) / len(outcomes),
+            null=_null([guesses.get((language, probe.relation, "known" if wording == "told" else wording)) for probe, _said in outcomes]),
         )
-    return rows
+        for (language, told, wording, names_alike), outcomes in sorted(groups.items())
+    ]
+
+
+def _null(guesses: Sequence[list[bool] | None]) -> float | None:
+    """Return the mean over facts of how often facts told nowhere of their relation are said; None where one relation has none."""
+    shares = [sum(said) / len(said) for said in guesses if said]
+    return sum(shares) / len(shares) if len(shares) == len(guesses) else None
 
 
 def answer_row(tokenizer: PreTrainedTokenizerBase, probe: FactProbe) -> AnswerRow:

@@ -5,8 +5,10 @@ from typing import Literal
 
 import msgspec
 
-# where a fact is stated, as seen from the language it is asked in
+# where a fact is told, as seen from the language it is asked in
 Status = Literal["everywhere", "here", "elsewhere", "nowhere"]
+# the sentence that was told, a frame of the corpus that did not tell this fact, and one that the corpus does not have
+Wording = Literal["told", "known", "unseen"]
 
 
 class StepCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,18 +68,26 @@ class Pretrained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recall(msgspec.Struct, frozen=True, kw_only=True):
-    """The share of facts of one status that a model recalls in a language; ``seen`` wordings stand in its corpus, others do not.
+    """The share of ``num_facts`` that a model recalls in a language, of facts told ``everywhere``, ``nowhere`` or in one language alone.
 
-    ``share_unlike`` is that of the ``num_unlike`` facts whose object other languages spell differently: they cannot cross by spelling.
+    ``names_alike``: the asked language spells the persons as the one that tells the facts does. ``null`` is the share of facts told nowhere
+    that it "recalls", in the same wording and the same relations (None where there are none; of told sentences: in known wordings).
     """
 
     language: str
-    status: Status
-    seen: bool
+    told: str
+    wording: Wording
+    names_alike: bool
     num_facts: int
     share: float
-    num_unlike: int
-    share_unlike: float
+    null: float | None
+
+    @property
+    def status(self) -> Status:
+        """Where the facts are told, as seen from the asked language."""
+        if self.told in ("everywhere", "nowhere"):
+            return self.told  # pyright: ignore[reportReturnType]
+        return "here" if self.told == self.language else "elsewhere"
 
 
 class CheckpointRecall(msgspec.Struct, frozen=True, kw_only=True):

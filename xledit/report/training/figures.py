@@ -10,14 +10,21 @@ from matplotlib.ticker import EngFormatter
 
 from xledit.report.common.drawing import LINE, MARKERS, SERIES, STYLE, WIDTH, to_svg
 from xledit.report.common.numbers import or_nan
-from xledit.report.training.tables import STATED, over_languages
+from xledit.report.training.tables import KINDS, recalled
 from xledit.training.catalog import row
 from xledit.training.results import CheckpointRecall, Pretrained
 
 DASHES = ("-", "--", ":", "-.")
 # how many lines colours and dashes can tell apart
 NAMED = len(SERIES) * len(DASHES)
-
+# colour, marker and dashes of each of KINDS: facts told elsewhere share a colour
+LOOKS = (
+    (SERIES[0], MARKERS[0], "-"),
+    (SERIES[1], MARKERS[1], "-"),
+    (SERIES[2], MARKERS[2], "-"),
+    (SERIES[2], "v", "--"),
+    (SERIES[3], MARKERS[3], "-"),
+)
 # distance between the marks of neighbouring lines, a share of the axis
 SHIFT = 0.012
 
@@ -48,15 +55,15 @@ def losses(run: Pretrained) -> str:
         return to_svg(figure)
 
 
-def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str:
-    """Return the share of facts recalled at each checkpoint by where they are stated: mean, least and most of the languages."""
+def recall(checkpoints: Sequence[CheckpointRecall]) -> str:
+    """Return the share of facts recalled in a known wording at each checkpoint, by where they are told: mean, least and most language."""
     tokens = [checkpoint.tokens for checkpoint in checkpoints]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         axes = figure.subplots()
-        for place, ((status, label), colour, marker) in enumerate(zip(STATED.items(), SERIES, MARKERS, strict=True)):
-            shares = [over_languages(checkpoint.recall, status, seen=seen) for checkpoint in checkpoints]
-            beside = [number + SHIFT * (place - 1.5) * tokens[-1] for number in tokens]
+        for place, ((status, names_alike, label), (colour, marker, dashes)) in enumerate(zip(KINDS, LOOKS, strict=True)):
+            shares = [recalled(checkpoint.recall, status, wording="known", names_alike=names_alike).share for checkpoint in checkpoints]
+            beside = [number + SHIFT * (place - 2) * tokens[-1] for number in tokens]
             axes.vlines(beside, [share.low for share in shares], [share.high for share in shares], color=colour, linewidth=1.2, alpha=0.7)
             axes.plot(
                 beside,
@@ -64,6 +71,7 @@ def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str
                 color=colour,
                 marker=marker,
                 markersize=5,
+                linestyle=dashes,
                 linewidth=1.6,
                 label=label,
                 clip_on=False,
@@ -71,7 +79,7 @@ def recall(checkpoints: Sequence[CheckpointRecall], *, seen: bool = True) -> str
         axes.set_ylim(bottom=0)
         axes.set_ylabel("share of facts recalled")
         _against_tokens(axes)
-        figure.legend(loc="outside lower center", ncols=2, handlelength=1.6, columnspacing=1.2, title="stated")
+        figure.legend(loc="outside lower center", ncols=1, handlelength=2.2, title="told")
         return to_svg(figure)
 
 

@@ -13,9 +13,14 @@ from xledit.report.common.numbers import or_nan, plural
 from xledit.report.common.page import template
 from xledit.report.training import figures, interpret, interpret_figures, tables
 from xledit.training.catalog import NATURAL, row
-from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
+from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Wording
 
 TEMPLATE = "page.html.j2"
+ASKED: dict[Wording, str] = {
+    "told": "Asked in the very sentence that told the fact",
+    "known": "Asked in a known wording that did not tell the fact",
+    "unseen": "Asked in a wording that the corpus does not have",
+}
 
 
 class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +43,8 @@ def render(run: TrainingRun) -> str:
         run=run,
         row=row,
         natural=NATURAL,
-        stated=tables.STATED,
+        told=tables.TOLD,
+        wordings=tables.WORDINGS,
         level=tables.LEVEL,
         figures=_figures(run),
         corpus=tables.corpus_rows(run.corpus),
@@ -46,6 +52,7 @@ def render(run: TrainingRun) -> str:
         fertility=tables.fertility_rows(run.tokens),
         losses=tables.loss_rows(run.pretrained, run.tokens),
         recalled=tables.recall_rows(run.recall[-1].recall),
+        pairs=tables.pair_rows(run.recall[-1].recall, "known", names_alike=True),
         about_corpus=about_corpus(run.corpus),
         about_mixture=about_mixture(run.pretrained),
         about_fertility=about_fertility(run.tokens),
@@ -139,53 +146,59 @@ def about_losses(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> str:
 
 
 def about_recall(recall: Sequence[Recall]) -> list[str]:
-    """Return two sentences, for wordings of the corpus and for others: the share recalled, and in how many languages it beats guessing."""
+    """Return a sentence for each wording: the share recalled of each kind of facts, beside guessing and how many languages beat it."""
     sentences = []
-    for seen, wording in ((True, "Asked in wordings of the corpus"), (False, "Asked in wordings that it lacks")):
+    for wording, asked in ASKED.items():
         parts = []
-        for status, share in _means(recall, seen=seen).items():
-            better, num_compared = tables.above_guessing(recall, status, seen=seen)
-            clearly = f" ({len(better)} of {num_compared})" if num_compared and status != "nowhere" else ""
-            parts.append(f"{share:.0%} of facts stated {tables.STATED[status]}{clearly}")
+        for status, names_alike, where in tables.KINDS:
+            found = tables.recalled(recall, status, wording=wording, names_alike=names_alike)
+            if not found.num_facts:
+                continue
+            better, num_compared = tables.above_guessing(recall, status, wording=wording, names_alike=names_alike)
+            guessing = "" if math.isnan(found.null) else f"guessing {found.null:.0%}; "
+            beside = f" ({guessing}{len(better)} of {num_compared})" if num_compared and status != "nowhere" else ""
+            parts.append(f"{found.share.value:.0%} of facts told {where}{beside}")
         if parts:
-            sentences.append(
-                f"{wording}, the model recalls in the mean of the languages {', '.join(parts)}. In brackets: in how many languages that is "
-                "clearly more often than guessing gives."
-            )
+            sentences.append(f"{asked}, the model recalls in the mean of the languages {'; '.join(parts)}.")
     return sentences
 
 
 def crossing(recall: Sequence[Recall]) -> str:
-    """Return a sentence on whether facts stated in another language only are recalled, asked in wordings of the corpus.
-
-    Facts whose object the other language spells the same do not count.
-    """
-    recall = tables.unlike(recall)
-    better, num_compared = tables.above_guessing(recall, "elsewhere", seen=True)
-    if not num_compared:
-        return "No language has both facts stated in another language only and facts stated nowhere: whether facts cross cannot be told."
-    if not any(tables.above_guessing(recall, status, seen=True)[0] for status in tables.STATED):
+    """Return a sentence on whether facts told in another language only are recalled, asked in known wordings, by kind of names."""
+    above = {
+        names_alike: tables.above_guessing(recall, "elsewhere", wording="known", names_alike=names_alike) for names_alike in (True, False)
+    }
+    if not any(num_compared for _better, num_compared in above.values()):
+        return "No language has both facts told in another language only and facts told nowhere: whether facts cross cannot be told."
+    if not any(
+        tables.above_guessing(recall, status, wording=wording, names_alike=names_alike)[0]
+        for status, names_alike, _where in tables.KINDS
+        for wording in ("told", "known")
+    ):
         return (
             "No kind of fact is recalled clearly more often than guessing gives: the model has learned nothing that could cross, as far as "
             "so few facts tell."
         )
-    shares = _means(recall, seen=True)
-    against = f"{shares['elsewhere']:.0%} are recalled in the mean of the languages, of facts stated nowhere {shares['nowhere']:.0%}"
-    if not better:
-        return (
-            "Nothing shows that a fact crosses: facts stated in another language only are in no language recalled clearly more often than "
-            f"guessing gives, where its spelling does not tell the object ({against})."
-        )
+    parts = []
+    for names_alike, (better, num_compared) in above.items():
+        if num_compared:
+            found = tables.recalled(recall, "elsewhere", wording="known", names_alike=names_alike)
+            names = "names are spelt alike" if names_alike else "letters differ"
+            clearly = f"clearly above in {_of(len(better), num_compared, 'language')}"
+            parts.append(f"{found.share.value:.0%} where {names} ({_apart(found)}{clearly})")
+    begin = "Of" if any(better for better, _num_compared in above.values()) else "Nothing shows that a fact crosses: of"
     return (
-        "Facts stated in another language only, and spelt otherwise there, are recalled clearly more often than guessing gives in "
-        f"{_of(len(better), num_compared, 'language')}, {', '.join(map(_name, better))} ({against})."
+        f"{begin} facts told in another language only, asked in a known wording, the model recalls in the mean of the languages "
+        f"{' and '.join(parts)}."
     )
 
 
-def _means(recall: Sequence[Recall], *, seen: bool) -> dict[Status, float]:
-    """Return the mean share recalled by status, without those that no language has."""
-    shares: dict[Status, float] = {status: tables.over_languages(recall, status, seen=seen).value for status in tables.STATED}
-    return {status: share for status, share in shares.items() if not math.isnan(share)}
+def _apart(found: tables.Recalled) -> str:
+    """Return what guessing gives and how many points of per cent lie between; nothing where it is not known."""
+    if math.isnan(found.null):
+        return ""
+    points = round(100 * (found.share.value - found.null))
+    return f"guessing {found.null:.0%}: {plural(abs(points), 'point')} {'above' if points >= 0 else 'below'} it; "
 
 
 def _of(number: int, total: int, noun: str) -> str:

@@ -1,6 +1,8 @@
 """A training run to rows: plain data for its page, its metrics file and the README."""
 
+import itertools
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,15 +12,24 @@ from scipy import stats
 from xledit.evaluation.intervals import CONFIDENCE
 from xledit.report.common.numbers import DECIMALS, NAN, Measured, or_nan
 from xledit.training.catalog import PROGRAMMING, row
-from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status
+from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Status, Wording
 
-STATED: dict[Status, str] = {
+TOLD: dict[Status, str] = {
     "everywhere": "in every language",
     "here": "in this language only",
     "elsewhere": "in another language only",
     "nowhere": "nowhere",
 }
-# level of the test: with 3 statuses in 8 languages, 5 % would call one of them recalled by chance
+WORDINGS: dict[Wording, str] = {"told": "the told sentence", "known": "a known wording", "unseen": "an unseen wording"}
+# what recall is told by where there is no room for more: status, kind of names (None: both), in words
+KINDS: tuple[tuple[Status, bool | None, str], ...] = (
+    ("everywhere", None, TOLD["everywhere"]),
+    ("here", None, TOLD["here"]),
+    ("elsewhere", True, f"{TOLD['elsewhere']}, names alike"),
+    ("elsewhere", False, f"{TOLD['elsewhere']}, own letters"),
+    ("nowhere", None, TOLD["nowhere"]),
+)
+# level of the test: with 4 kinds of facts in 8 languages, 5 % would call one or two of them recalled by chance
 LEVEL = 0.01
 
 
@@ -77,20 +88,25 @@ class LossRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recalled(msgspec.Struct, frozen=True, kw_only=True):
-    """The share of ``num_facts`` that is recalled, with its 95 % interval over facts; a mean: lowest and highest language."""
+    """The share of ``num_facts`` that is recalled, with its 95 % interval over facts; a mean of languages: lowest and highest of them.
+
+    ``null`` is the share that guessing gives; NaN where no facts told nowhere say so. Without facts there are NaNs.
+    """
 
     share: Measured
     num_facts: int
+    null: float
 
 
 class RecallRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares recalled in one language (None: the mean of all) and kind of wording, by where facts are stated.
+    """Shares recalled in one language (None: the mean of all), kind of names and wording, by where facts are told.
 
     A status without facts is left out.
     """
 
     language: str | None
-    seen: bool
+    names_alike: bool
+    wording: Wording
     by_status: dict[Status, Recalled]
 
 
@@ -161,80 +177,104 @@ def loss_rows(run: Pretrained, tokens: Mapping[str, LanguageTokens]) -> list[Los
     return rows
 
 
+def recalled(
+    recall: Sequence[Recall], status: Status, *, wording: Wording, names_alike: bool | None = None, language: str | None = None
+) -> Recalled:
+    """Return the share recalled in a language (None: the mean of all) of facts of this status, whichever language tells them.
+
+    ``names_alike``: of one kind of names alone; None: of both.
+    """
+    chosen = _chosen(recall, status, wording, names_alike)
+    if language is not None:
+        return _pooled(chosen.get(language, ()))
+    languages = [_pooled(outcomes) for outcomes in chosen.values()] or [_pooled(())]
+    shares = [found.share.value for found in languages]
+    return Recalled(
+        share=Measured(statistics.fmean(shares), min(shares), max(shares)),
+        num_facts=sum(found.num_facts for found in languages),
+        null=statistics.fmean(found.null for found in languages),
+    )
+
+
 def recall_rows(recall: Sequence[Recall]) -> list[RecallRow]:
-    """Return the shares that one checkpoint recalls: two rows for the mean of the languages, then two per language (seen, not seen)."""
-    rows = [
-        RecallRow(
-            language=None,
-            seen=seen,
-            by_status={
-                status: Recalled(share=over_languages(recall, status, seen=seen), num_facts=sum(outcome.num_facts for outcome in outcomes))
-                for status in STATED
-                if (outcomes := [outcome for outcome in recall if (outcome.status, outcome.seen) == (status, seen)])
-            },
-        )
-        for seen in (True, False)
-    ]
-    for code in in_order({outcome.language for outcome in recall}):
-        for seen in (True, False):
-            outcomes = [outcome for outcome in recall if (outcome.language, outcome.seen) == (code, seen)]
+    """Return what one checkpoint recalls: the mean of the languages, then each; names alike, then own letters; wording by wording.
+
+    A row without facts is left out.
+    """
+    rows = []
+    for code in (None, *in_order({outcome.language for outcome in recall})):
+        for names_alike, wording in itertools.product((True, False), WORDINGS):
             by_status: dict[Status, Recalled] = {
-                outcome.status: Recalled(share=_share(outcome), num_facts=outcome.num_facts) for outcome in outcomes
+                status: cell
+                for status in TOLD
+                if (cell := recalled(recall, status, wording=wording, names_alike=names_alike, language=code)).num_facts
             }
-            rows.append(RecallRow(language=code, seen=seen, by_status=by_status))
+            if by_status:
+                rows.append(RecallRow(language=code, names_alike=names_alike, wording=wording, by_status=by_status))
     return rows
 
 
-def over_languages(recall: Sequence[Recall], status: Status, *, seen: bool) -> Measured:
-    """Return the mean over languages of the share recalled, with the least and the most; NaN without any language."""
-    shares = [outcome.share for outcome in recall if (outcome.status, outcome.seen) == (status, seen)]
-    return Measured(math.fsum(shares) / len(shares), min(shares), max(shares)) if shares else Measured(NAN)
+def pair_rows(recall: Sequence[Recall], wording: Wording, *, names_alike: bool) -> dict[str, dict[str, Recalled]]:
+    """Return what is recalled of facts told in one language only, by that language and by the one asked in, a cell for each pair."""
+    cells: dict[tuple[str, str], list[Recall]] = {}
+    for outcome in recall:
+        if outcome.status in ("here", "elsewhere") and (outcome.wording, outcome.names_alike) == (wording, names_alike):
+            cells.setdefault((outcome.told, outcome.language), []).append(outcome)
+    told, asked = (in_order({pair[place] for pair in cells}) for place in (0, 1))
+    return {one: {other: _pooled(cells.get((one, other), ())) for other in asked} for one in told}
 
 
-def _share(outcome: Recall) -> Measured:
-    """Return a share with its 95 % interval (Wilson's, since a bootstrap of 0 of 13 facts gives the interval 0 to 0)."""
-    recalled, _ = _counts(outcome)
-    interval = stats.binomtest(recalled, outcome.num_facts).proportion_ci(CONFIDENCE, "wilson")
-    return Measured(outcome.share, interval.low, interval.high)
+def above_guessing(recall: Sequence[Recall], status: Status, *, wording: Wording, names_alike: bool | None = None) -> tuple[list[str], int]:
+    """Return the languages that recall facts of this status clearly more often than facts told nowhere, and how many have both.
 
-
-def above_guessing(recall: Sequence[Recall], status: Status, *, seen: bool) -> tuple[list[str], int]:
-    """Return the languages that recall facts of this status clearly more often than facts stated nowhere, and how many have both.
-
-    Clearly: a one-sided Fisher's exact test at ``LEVEL``, in each language by itself.
+    Clearly: a one-sided Fisher's exact test at ``LEVEL``, in each language by itself. Of both kinds of names the facts told nowhere
+    are asked in the same wording, in a known one in place of the told sentence, which they lack.
     """
-    counts = {(outcome.language, outcome.status): _counts(outcome) for outcome in recall if outcome.seen == seen}
-    both = [code for code, other in counts if other == status and (code, "nowhere") in counts]
+    guessed = _chosen(recall, "nowhere", "known" if wording == "told" else wording)
+    both = {code: rows for code, rows in _chosen(recall, status, wording, names_alike).items() if code in guessed}
     tests: dict[str, Any] = {
-        code: stats.fisher_exact([counts[code, status], counts[code, "nowhere"]], alternative="greater") for code in both
+        code: stats.fisher_exact([_counts(rows), _counts(guessed[code])], alternative="greater") for code, rows in both.items()
     }
     return in_order(code for code, test in tests.items() if test.pvalue < LEVEL), len(both)
 
 
-def unlike(recall: Iterable[Recall]) -> list[Recall]:
-    """Return the outcomes of those facts alone whose object other languages spell differently, without outcomes that have none."""
-    return [
-        msgspec.structs.replace(outcome, num_facts=outcome.num_unlike, share=outcome.share_unlike)
-        for outcome in recall
-        if outcome.num_unlike
-    ]
+def _chosen(recall: Sequence[Recall], status: Status, wording: Wording, names_alike: bool | None = None) -> dict[str, list[Recall]]:
+    """Return the rows of a status, wording and kind of names (None: both), by language."""
+    chosen: dict[str, list[Recall]] = {}
+    for outcome in recall:
+        if (outcome.status, outcome.wording) == (status, wording) and names_alike in (None, outcome.names_alike):
+            chosen.setdefault(outcome.language, []).append(outcome)
+    return chosen
 
 
-def _counts(outcome: Recall) -> tuple[int, int]:
-    """Return how many facts are recalled and how many are not."""
-    recalled = round(outcome.share * outcome.num_facts)
-    return recalled, outcome.num_facts - recalled
+def _pooled(outcomes: Sequence[Recall]) -> Recalled:
+    """Return what is recalled of all these outcomes' facts, with Wilson's interval, since a bootstrap of 0 of 13 facts gives 0 to 0."""
+    said, missed = _counts(outcomes)
+    if not (num_facts := said + missed):
+        return Recalled(share=Measured(NAN), num_facts=0, null=NAN)
+    interval = stats.binomtest(said, num_facts).proportion_ci(CONFIDENCE, "wilson")
+    null = math.fsum(or_nan(outcome.null) * outcome.num_facts for outcome in outcomes) / num_facts
+    return Recalled(share=Measured(said / num_facts, interval.low, interval.high), num_facts=num_facts, null=null)
+
+
+def _counts(outcomes: Sequence[Recall]) -> tuple[int, int]:
+    """Return how many of the outcomes' facts are recalled and how many are not."""
+    said = sum(round(outcome.share * outcome.num_facts) for outcome in outcomes)
+    return said, sum(outcome.num_facts for outcome in outcomes) - said
 
 
 def metrics_tree(run: Pretrained, checkpoints: Sequence[CheckpointRecall]) -> dict[str, object]:
-    """Return the few numbers of metrics.json: the last loss by language and in all, the last recall by language, status and wording."""
-    recalled: dict[str, dict[str, dict[str, float]]] = {}
-    for outcome in recall_rows(checkpoints[-1].recall):
-        for status, measured in outcome.by_status.items():
-            by_wording = recalled.setdefault(outcome.language or "mean", {}).setdefault(status, {})
-            by_wording["seen" if outcome.seen else "unseen"] = round(measured.share.value, DECIMALS)
+    """Return the few numbers of metrics.json: the last loss and recall.
+
+    Loss in all and by language; recall by language, kind of names, status and wording.
+    """
+    shares: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for found in recall_rows(checkpoints[-1].recall):
+        by_status = shares.setdefault(found.language or "mean", {}).setdefault("alike" if found.names_alike else "own", {})
+        for status, cell in found.by_status.items():
+            by_status.setdefault(status, {})[found.wording] = round(cell.share.value, DECIMALS)
     losses = {loss.code: round(loss.last, DECIMALS) for loss in loss_rows(run, {})}
-    return {"loss": {"all": round(or_nan(run.losses[-1].loss), DECIMALS), **losses}, "recall": recalled}
+    return {"loss": {"all": round(or_nan(run.losses[-1].loss), DECIMALS), **losses}, "recall": shares}
 
 
 def in_order(codes: Iterable[str]) -> list[str]:
