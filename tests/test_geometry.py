@@ -122,6 +122,11 @@ def test_likeness_needs_the_same_three_facts(left: int, right: int) -> None:
         likeness(normal(0, left, 5), normal(1, right, 5))
 
 
+def test_three_facts_are_enough() -> None:
+    found = likeness(normal(0, 3, 5), 2 * normal(0, 3, 5))
+    assert (found.num_facts, found.same, found.chance) == pytest.approx((3, 1, 1 / 3))
+
+
 def test_spread_is_over_pairs_of_different_facts() -> None:
     vectors = normal(7, 9, 5) + 1
     found = spread(vectors)
@@ -209,6 +214,12 @@ def test_the_numerical_rank_of_factors_stored_in_float32_is_the_true_one(seed: i
     assert numerical_rank(torch.linalg.svdvals(left @ right)) == 2
 
 
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_the_numerical_rank_does_not_depend_on_the_size_of_the_update_and_nothing_has_none(size: float) -> None:
+    assert numerical_rank(size * torch.tensor([1, 1e-3, 1e-9]).double()) == 2
+    assert numerical_rank(torch.zeros(3).double()) == 0
+
+
 def test_principal_angles_are_scipys() -> None:
     left, right = (torch.linalg.qr(normal(seed, 9, 3)).Q for seed in (1, 2))
     expected = np.sort(np.rad2deg(subspace_angles(left.numpy(), right.numpy())))
@@ -242,6 +253,11 @@ def test_chance_jaccard_is_what_random_sets_share(dimension: int) -> None:
     simulated = np.array([jaccard(*pair) for pair in drawn])
     slack = 4 * simulated.std() / math.sqrt(len(simulated)) + 0.05 * simulated.mean()  # it is to first order only
     assert chance_jaccard(dimension) == pytest.approx(simulated.mean(), abs=slack)
+
+
+def test_of_few_neurons_one_is_a_twentieth() -> None:
+    """One of ten each: a tenth of a neuron in common on average, and two less that in the union."""
+    assert chance_jaccard(10) == pytest.approx(0.1 / 1.9)
 
 
 @settings(max_examples=30)

@@ -101,6 +101,12 @@ def test_a_row_without_meaning_place_or_function_is_refused(changes: dict[str, o
         msgspec.structs.replace(ROW, **changes)
 
 
+@pytest.mark.parametrize("shown", [("every",), ("every", "figure"), ("net_every", "net_dvc"), ("every", "figure", "net_every", "net_dvc")])
+def test_a_row_may_be_called_otherwise_at_all_its_places(shown: tuple[Place, ...]) -> None:
+    row = msgspec.structs.replace(ROW, shown=shown, called=dict.fromkeys(shown, "another name"))
+    assert row.called.keys() == set(row.shown)
+
+
 @pytest.mark.parametrize("missing", ["meaning", "shown"])
 def test_meaning_and_place_are_required(missing: str) -> None:
     fields = msgspec.structs.asdict(ROW)

@@ -276,6 +276,19 @@ def test_updates_of_methods_that_wait_for_no_vectors_say_what_their_artifacts_sa
     assert outcome.checked > 20
 
 
+def test_a_layer_that_one_edit_alone_changes_is_not_compared(grid: Callable[..., MadeUp]) -> None:
+    """And without the rewordings there are no nulls, whatever else is there."""
+    grid()
+    for edit in ("en", "mixed"):
+        tensors = {name: np.ones(shape, np.float32) for name, shape in (("left2", (20, 9)), ("right2", (9, 48)))}
+        write_tensors(UPDATES / "memit" / f"{edit}.safetensors", tensors, {"method": "memit", "edit": edit, "layers": [2], "contexts": {}})
+    given = {"vectors": VECTORS, "covariance": COVARIANCE, "reworded": REWORDED}
+    for missing in given:
+        out = GEOMETRIES / "memit.json"
+        stage(UPDATE_GEOMETRY)(method="memit", updates=UPDATES / "memit", out=out, **(given | {missing: None}))
+        assert [(row["layer"], list(row["pairs"])) for row in json.loads(out.read_text())] == [(2, ["run: zh and en, same facts"])]
+
+
 @pytest.mark.parametrize(("languages", "edits"), [(THREE, (*THREE, "mixed")), (THREE, THREE), (("zh", "en"), ("zh", "en"))])
 def test_updates_of_any_grid_say_what_their_artifacts_say(
     grid: Callable[..., MadeUp], languages: tuple[str, ...], edits: tuple[str, ...]

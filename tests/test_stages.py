@@ -18,7 +18,7 @@ from tests.conftest import ROOT, read_json, set_params
 from tests.tiny import save_tiny, tiny_tokenizer
 from xledit.editing.artifacts import SavedEdit, load_edit, load_second_moments, load_vectors, save_second_moments, save_vectors
 from xledit.editing.tensors import EditVectors, LayerMemory, SecondMoment
-from xledit.evaluation import checks
+from xledit.evaluation import watch
 from xledit.evaluation.checks import Check
 from xledit.evaluation.watch import Watch
 from xledit.records import Demonstration, EditRequest, Probe
@@ -297,16 +297,28 @@ def test_an_edit_is_the_published_formula_layer_by_layer_and_its_checks_are_thos
     assert "left out" not in caplog.text
 
 
-@pytest.mark.parametrize(("batch_size", "stored"), [(2, 2), (None, 5)])
-def test_a_collapsed_model_is_edited_no_further(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, batch_size: int | None, stored: int
+@pytest.mark.parametrize(
+    ("batch_size", "looks"),
+    [
+        (2, {0: False, 2: True}),
+        (2, {0: False, 2: False, 4: True}),
+        (2, {0: False, 2: False, 4: False, 5: True}),
+        (2, {0: True, 2: False, 4: False, 5: False}),
+        (None, {0: False, 5: True}),
+    ],
+)
+def test_facts_are_stored_batch_by_batch_until_the_model_has_collapsed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, batch_size: int | None, looks: dict[int, bool]
 ) -> None:
-    monkeypatch.setattr(checks, "COLLAPSE_RATIO", 0.5)  # a random model knows no text: let half as perplexing be ruined, so that all are
-    folder.set(edit__batch_size=batch_size)
+    """``looks``: whether the model counts as ruined after so many facts; the text of a random one can be no more perplexing."""
+    verdicts, stored = iter(looks.values()), max(looks)
+    monkeypatch.setattr(watch, "collapsed", lambda _nats, _unedited: next(verdicts))
+    folder.set(edit__batch_size=batch_size, vectors__steps=1)
     folder.write_inputs()
     saved, found = folder.apply("en")
-    assert [(check.num_facts, check.collapsed) for check in found] == [(0, True), (stored, True)]
+    assert {check.num_facts: check.collapsed for check in found} == looks
     assert {update.left.shape[1] for update in saved.updates.values()} == {stored}
+    assert says(caplog, stored, "facts")
     warned = f"the model has collapsed after {stored} of 5 facts; the others are left out"
     assert (warned in caplog.text) == (stored < 5)
     assert ("left out" in caplog.text) == (stored < 5)
@@ -325,6 +337,13 @@ def test_the_seed_of_the_run_draws_which_facts_are_asked_again(folder: Folder, m
     folder.write_inputs()
     folder.apply("zh")
     assert seeds == [23]
+
+
+def test_a_language_without_held_out_text_is_named_with_its_setting(folder: Folder) -> None:
+    folder.set(watch__text={"zh": "zh.txt"})
+    folder.write_inputs()
+    with pytest.raises(ValueError, match=r"^watch\.text: no text for language 'en'; it has: zh$"):
+        folder.apply("zh")
 
 
 @pytest.mark.parametrize(
