@@ -173,6 +173,11 @@ def test_exact_needs_a_free_answer() -> None:
         metrics.exact(scored(generated=None), scored())
 
 
+def test_an_answer_of_more_tokens_than_choices_is_refused() -> None:
+    with pytest.raises(ValueError):
+        metrics.token_accuracy(scored(new=AnswerScore(logprob=-1.0, tokens=(1, 2), argmax=(1,))), scored())
+
+
 def test_a_fact_counts_the_mean_of_its_probes_of_the_metrics_kind() -> None:
     won, lost = scored(kind="paraphrase"), scored(kind="paraphrase", new=UNLIKELY, true=LIKELY)
     other_kind = scored(kind="locality")

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import ROOT, TinyProject, read_json, set_params
 from tests.recompute import Outcome, check_cells, check_updates, check_vectors, main, recompute
 from tests.tiny import save_tiny
-from xledit.storage import write_json, write_tensors
+from xledit.storage import read_tensors, write_json, write_tensors
 
 # where things stand: the stages, the module with the wires of a summary, and the folder with the vectors of reworded facts
 MODEL, EVALUATE, SUMMARISE = "stages.editing.model", "stages.editing.evaluate", "stages.editing.summarise"
@@ -287,6 +287,18 @@ def test_a_layer_that_one_edit_alone_changes_is_not_compared(grid: Callable[...,
         out = GEOMETRIES / "memit.json"
         stage(UPDATE_GEOMETRY)(method="memit", updates=UPDATES / "memit", out=out, **(given | {missing: None}))
         assert [(row["layer"], list(row["pairs"])) for row in json.loads(out.read_text())] == [(2, ["run: zh and en, same facts"])]
+
+
+@pytest.mark.parametrize(("num_reworded", "languages"), [(2, []), (3, ["en", "zh"])])
+def test_three_reworded_facts_are_enough(copied: MadeUp, num_reworded: int, languages: list[str]) -> None:
+    for code in copied.languages:
+        path = REWORDED / f"{code}.safetensors"
+        tensors, header = read_tensors(path, dict[str, Any])
+        fewer = {name: rows[:num_reworded] for name, rows in tensors.items()}
+        write_tensors(path, fewer, header | {"fact_ids": header["fact_ids"][:num_reworded]})
+    copied.compare_vectors()
+    assert recompute(copied.root, check_vectors).disagreements == []
+    assert {tuple(row["reworded"]) for row in json.loads((GEOMETRIES / "vectors.json").read_text())} == {tuple(languages)}
 
 
 @pytest.mark.parametrize(("languages", "edits"), [(THREE, (*THREE, "mixed")), (THREE, THREE), (("zh", "en"), ("zh", "en"))])

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from tests.tiny import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
-from xledit.evaluation.scoring import SPARE_TOKENS, score_probes
+from xledit.evaluation.scoring import SPARE_TOKENS, _Asked, _Beginning, _shared, score_probes
 from xledit.families.table import FAMILIES
 from xledit.manifest import Family
 from xledit.models.prompts import encode_answer, encode_text
@@ -179,6 +179,22 @@ def test_probes_of_one_prompt_share_all_of_it_but_one_token(model: PreTrainedMod
     contexts = {PROBES[0].fact_id: EXAMPLES}
     for score in scored(model, [PROBES[0]] * 3, contexts=contexts):
         assert_same(score.new, naive_answer(model, PROBES[0], PROBES[0].target_new, contexts))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "shared"),
+    [([], 0), ([(5,)], 0), ([(5, 6, 7)], 2), ([(5, 6), (5, 6, 7)], 1), ([(5, 6, 7), (5, 6, 8), (5, 6, 7, 9)], 2), ([(5, 6), (6, 6)], 0)],
+)
+def test_what_prompts_begin_with_leaves_each_a_token_of_its_own(prompts: list[tuple[int, ...]], shared: int) -> None:
+    assert _shared(prompts) == tuple(prompts[0][:shared] if prompts else ())
+
+
+def test_a_batch_that_was_read_once_is_continued_in_any_order(model: PreTrainedModel) -> None:
+    prompts, answers = [whole_prompt(probe, {}) for probe in PROBES[:3]], [((5, 6, 7), (8,)), ((9,), (5,)), ((6, 5), (7, 9, 8))]
+    asked = _Asked(model, prompts, _Beginning(model, ()))
+    scores, said = asked.score(answers), asked.greedy([0, 2], [3, 2])
+    assert asked.greedy([2, 0], [2, 3]) == said[::-1]
+    assert asked.score(answers) == scores
 
 
 def test_what_all_contexts_begin_with_is_read_once_for_all_batches(model: PreTrainedModel) -> None:

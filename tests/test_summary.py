@@ -47,8 +47,14 @@ CHECKS = [
 ]
 
 
-def summary(edit: str, languages: Sequence[str], after: list[Score] = AFTER, before: list[Score] = BEFORE) -> CellSummary:
-    return summarise("memit", edit, languages, after, before, LABELS, CHECKS, SummaryParams(resamples=50, examples=2), seed=3)
+def summary(
+    edit: str,
+    languages: Sequence[str],
+    after: list[Score] = AFTER,
+    before: list[Score] = BEFORE,
+    labels: dict[str, dict[str, str]] = LABELS,
+) -> CellSummary:
+    return summarise("memit", edit, languages, after, before, labels, CHECKS, SummaryParams(resamples=50, examples=2), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,12 @@ def test_facts_that_share_a_label_are_summarised_apart(found: CellSummary) -> No
     assert (first.transfer["en"]["efficacy"].value, last.transfer["en"]["efficacy"].value) == (1, 0)
 
 
+def test_facts_without_labels_are_in_no_group() -> None:
+    some = summary("zh", ["zh"], labels={"b": LABELS["b"], "c": LABELS["c"], "d": {"split": "test"}})
+    assert [(group.label, group.value, group.num_facts) for group in some.groups] == [("order", "first", 1), ("order", "last", 1)]
+    assert some.num_facts == 4
+
+
 def test_a_metric_of_probes_that_some_facts_lack_is_over_the_others(found: CellSummary) -> None:
     probe = scored(fact_id="a", language="zh", prompt="4", kind="portability", generated=None, new=LIKELY, true=UNLIKELY)
     some = summary("zh", ["zh"], after=[*AFTER, probe], before=[*BEFORE, probe])
@@ -140,6 +152,15 @@ def test_examples_are_the_first_free_answers_of_each_language(found: CellSummary
     assert [(example.language, example.before, example.after) for example in found.examples] == [
         ("zh", " Paris" if fact != "a" else " Rome", " Rome") for fact in "ab"
     ] + [("en", " Paris" if fact != "a" else " Rome", " Rome") for fact in "ab"]
+
+
+def test_an_answer_of_no_words_is_an_example_too_whether_there_was_one_before_or_not() -> None:
+    probe = scored(fact_id="a", language="zh", prompt="4", kind="paraphrase", generated="")
+    some = summary("zh", ["zh"], [probe, *AFTER], [msgspec.structs.replace(probe, generated=None), *BEFORE])
+    assert [(example.language, example.before, example.after) for example in some.examples[:2]] == [
+        ("zh", "", ""),
+        ("zh", " Rome", " Rome"),
+    ]
 
 
 def test_it_says_what_it_is_about(found: CellSummary) -> None:
