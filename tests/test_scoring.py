@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from tests.tiny import CONFIGS, VOCABULARY, tiny_model, tiny_tokenizer
-from xledit.evaluation.scoring import SPARE_TOKENS, _Asked, _Beginning, _shared, score_probes
+from xledit.evaluation.scoring import SPARE_TOKENS, _Asked, _batches, _Beginning, _shared, score_probes
 from xledit.families.table import FAMILIES
 from xledit.manifest import Family
 from xledit.models.prompts import encode_answer, encode_text
@@ -187,6 +187,13 @@ def test_probes_of_one_prompt_share_all_of_it_but_one_token(model: PreTrainedMod
 )
 def test_what_prompts_begin_with_leaves_each_a_token_of_its_own(prompts: list[tuple[int, ...]], shared: int) -> None:
     assert _shared(prompts) == tuple(prompts[0][:shared] if prompts else ())
+
+
+def test_a_batch_holds_prompts_with_both_their_answers_and_answers_of_like_length() -> None:
+    """Two rows of ten tokens and two answers of four are 36 tokens; an answer of twenty would pad those of four."""
+    assert _batches([10, 10], [4, 4], 36) == [[0, 1]]
+    assert _batches([10, 10], [4, 4], 35) == [[0], [1]]
+    assert _batches([10, 10, 10], [4, 20, 5], 1000) == [[0, 2], [1]]
 
 
 def test_a_batch_that_was_read_once_is_continued_in_any_order(model: PreTrainedModel) -> None:
