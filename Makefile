@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro tranyu test fast lint audit verify bench lock clean
+.PHONY: repro tranyu test fast lint audit verify bench mutation lock clean
 
 repro: $(READY)  ## run the pipeline and print the headline table
 	dvc repro
@@ -43,6 +43,10 @@ verify: $(READY)  ## re-hash every output against dvc.lock
 
 bench: $(DEV)  ## run each stage again, write wall time, CPU time and memory to reports/benchmark.json
 	python -m tools.bench
+
+mutation: $(DEV)  ## plant small bugs, one at a time, and count how many the fast tests see: docs/mutation.json (20 minutes of two cores)
+	python -m tools.mutation
+	python -m tools.readme
 
 COMPILE := pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header
 lock: $(DEV)  ## pin the newest versions that pyproject.toml allows; what stages run with, apart from developers' tools

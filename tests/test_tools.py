@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Project, read_json
-from tools import bench, verify
+from tools import bench, mutation, verify
 from tools.verify import md5_of
 
 PIPELINE = """\
@@ -192,3 +192,20 @@ def test_deps_follow_imports_through_modules_and_packages(tmp_path: Path, plain_
     project.run(*command)
     assert project.run(*command, "--check").stdout == ""
     assert "table.csv" in (tmp_path / "dvc.yaml").read_text(encoding="utf-8")
+
+
+def test_every_mutant_that_no_test_saw_is_let_live_for_a_reason() -> None:
+    found = mutation.read_json(ROOT / mutation.REPORT, mutation.Mutation).modules
+    assert found.keys() == set(mutation.MODULES)
+    for module, killed in found.items():
+        assert killed.mutants >= killed.run == killed.killed + len(killed.survivors), module
+        assert [row for row in killed.survivors if not row.reason.strip()] == [], module
+
+
+def test_what_is_mutated_and_what_should_see_it_are_there() -> None:
+    """A file that was renamed would silently count for nothing."""
+    for path in (*mutation.MODULES, *mutation.TESTS, *mutation.REWRITTEN):
+        assert (ROOT / path.partition("::")[0]).is_file(), path
+    for path, changes in mutation.REWRITTEN.items():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert [old for old, _new in changes if text.count(old) != 1] == [], path

@@ -1,9 +1,9 @@
 """Write the tables of the README and of docs/scale.md from the results they show, or with ``--check`` fail when they differ.
 
-A table stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per method and edit (``cells``,
-``kinds``, ``groups``), the folder of a run (``best``, ``collapse``), the file that `make audit` writes (``audit``), or one of
-reports/tranyu: pretrain.json (``mixture``), tokenizer.json (``fertility``), recall.json (``recall``), or the folder of the sizes
-that it can have (``costs``).
+A table, or a sentence with figures, stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per
+method and edit (``cells``, ``kinds``, ``groups``), the folder of a run (``best``, ``collapse``), the file that `make audit` writes
+(``audit``), that `make mutation` writes (``mutation``, a sentence), or one of reports/tranyu: pretrain.json (``mixture``), tokenizer.json
+(``fertility``), recall.json (``recall``), or the folder of the sizes that it can have (``costs``).
 """
 
 import math
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tools.mutation import Mutation
 from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
@@ -189,6 +190,17 @@ def costs_table(folder: Path) -> list[list[str]]:
     return [["", *tables], *([rows[0][0], *(row[1] for row in rows)] for rows in zip(*tables.values(), strict=True))]
 
 
+def mutation_sentence(path: Path) -> str:
+    """Return how many planted bugs the fast tests see."""
+    found = read_json(path, Mutation)
+    mutants, run, killed = (sum(getattr(row, name) for row in found.modules.values()) for name in ("mutants", "run", "killed"))
+    return (
+        f"Of {run:,} small bugs planted one at a time (of {mutants:,} that `mutmut` makes in the {len(found.modules)} modules that make "
+        f"the numbers; `make mutation`, {found.date}), the fast tests see {killed:,} ({100 * killed / run:.1f} %); "
+        f"why each of the others is let live stands in [{path.name}]({path})."
+    )
+
+
 def _recalled(found: training_tables.Recalled, *, guessing: bool) -> str:
     if not found.num_facts:
         return ""
@@ -208,6 +220,12 @@ TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "recall": recall_table,
     "costs": costs_table,
 }
+SENTENCES: dict[str, Callable[[Path], str]] = {"mutation": mutation_sentence}
+
+
+def block(kind: str, path: Path) -> str:
+    """Return what stands between two marks."""
+    return f"{SENTENCES[kind](path)}\n" if kind in SENTENCES else markdown(TABLES[kind](path))
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -262,11 +280,11 @@ def main() -> int:
 def update(path: Path, check: bool) -> bool:
     """Rewrite a document's tables, or only compare. Returns False where it is to be compared and differs."""
     text = path.read_text(encoding="utf-8")
-    fresh = BLOCK.sub(lambda match: match[1] + markdown(TABLES[match[2]](Path(match[3]))) + match[4], text)
+    fresh = BLOCK.sub(lambda match: match[1] + block(match[2], Path(match[3])) + match[4], text)
     if fresh == text:
         return True
     if check:
-        print(f"{path}: a table is not the one of its results; run `python -m tools.readme`", file=sys.stderr)
+        print(f"{path}: a table or a sentence is not the one of its results; run `python -m tools.readme`", file=sys.stderr)
         return False
     write_bytes(path, fresh.encode())
     return True
