@@ -189,7 +189,14 @@ def test_it_survives_json(found: CellSummary) -> None:
     assert msgspec.json.encode(msgspec.json.decode(content, type=CellSummary)) == content
 
 
-@pytest.mark.parametrize("before", [BEFORE[:-1], BEFORE[1:] + BEFORE[:1]], ids=["one is missing", "another order"])
+IN_A_THIRD_LANGUAGE = [msgspec.structs.replace(BEFORE[0], language="ja"), *BEFORE[1:]]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [BEFORE[:-1], BEFORE[1:] + BEFORE[:1], IN_A_THIRD_LANGUAGE],
+    ids=["one is missing", "another order", "one is in a language that is not asked"],
+)
 def test_scores_of_different_probes_are_refused(before: list[Score]) -> None:
     with pytest.raises(ValueError):
         summary("zh", ["zh"], before=before)
