@@ -372,7 +372,7 @@ CONTROL = """    function=true_not_ahead,
         over="efficacy","""
 OTHER_WORDS = 'vectors.of(reworded[code].fact_ids, f"rewordings in {code!r}")'
 FIRST = "facts[: len(reworded[code].fact_ids)]"
-SAME_WORDS = 'found.of(reworded[code].fact_ids, f"rewordings in {code!r}")'
+SAME_WORDS = 'saved.of(reworded[code].fact_ids, f"rewordings in {code!r}")'
 ACROSS = '{b}, different facts", even[a], odd[b]'
 WITHIN = '{code}, different facts", even[code], odd[code]'
 SAME = '{b}, same facts", even[a], even[b]'
@@ -385,11 +385,11 @@ SUMMARY_BUGS = (
     Bug("floors of the edited model", SUMMARY, "[(was, was) for _score, was", "[(score, was) for score, was", "floor.zh.efficacy."),
     Bug("groups with the floor of all facts", SUMMARY, "floor=table(chosen_floors, ", "floor=table(floors, ", "groups[0].floor"),
     Bug("floor for scores", SUMMARISE, "read_json(scores, list[Score])", "read_json(floor, list[Score])", "metrics.zh"),
-    Bug("mixed taken for Chinese", SUMMARISE, "else known\n", "else known[:1]\n", "memit-mixed.json: transfer"),
+    Bug("mixed taken for Chinese", SUMMARISE, "else grid_languages\n", "else grid_languages[:1]\n", "memit-mixed.json: transfer"),
 )
 GEOMETRY_BUGS = (
     Bug("rewordings beside other facts", GEOMETRY, OTHER_WORDS, OTHER_WORDS.replace("reworded[code].fact_ids", FIRST), "reworded.zh.same"),
-    Bug("a language beside itself", GEOMETRY, "of(found[b].of(", "of(found[a].of(", "across.zh-en"),
+    Bug("a language beside itself", GEOMETRY, "of(saved[b].of(", "of(saved[a].of(", "across.zh-en"),
     Bug("keys for value changes", GEOMETRY, 'if what == "keys"', 'if what != "keys"', "within.en.mean"),
 )
 UPDATE_BUGS = (

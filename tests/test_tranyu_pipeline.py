@@ -21,8 +21,8 @@ CHECKPOINTS = 5
 TINY_TRANYU = {
     "runtime.threads": 1,
     "tranyu.world.people.languages": ["zh", "en"],
-    "tranyu.world.people.persons": 24,
-    "tranyu.world.people.values": 3,
+    "tranyu.world.people.persons": 96,
+    "tranyu.world.people.values": 4,
     "tranyu.world.people.tellings": 3,
     "tranyu.world.cldr.languages": ["zh", "en", "ky"],
     "tranyu.world.cldr.relations": {"currency": 12, "city": 16},
