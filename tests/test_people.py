@@ -149,6 +149,9 @@ def test_knobs_add_what_they_are_named_after() -> None:
         assert len(lines) == 1 + (parallel.told(fact) == "everywhere")
         if lines[1:]:
             assert any(lines[1].rstrip(".").endswith(parallel.object(fact, code)) for code in ("en", "vi"))
+    told = {line for code in PARAMS.languages for text in texts(parallel, code) for line in text.split("\n")}
+    known = [probe.text for code in PARAMS.languages for probe in parallel.probes(code, 1000) if probe.wording == "known"]
+    assert not told & set(known), "a frame that does not tell a fact does not tell it beside another language's either"
     switched = changed(code_switched=1.0)
     for document in switched.documents("zh", range(1, 2)):
         fact = switched.facts[document["id"].split("/", 1)[1].rpartition("/")[0]]

@@ -27,7 +27,7 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``message_documents`` is how many documents of Django's messages each of CLDR's languages has at most (20 messages each);
     ``code_bytes`` is how much source code of each programming language is taken at most. ``probes_per_group`` facts at most of each
     relation, place of telling and kind of name are asked about. ``edit_languages`` are those that ``num_edits`` facts are made ready to be
-    edited in, half of them about persons whose names are spelt alike; their held-out texts leave these facts out.
+    edited in, all about persons whose names are spelt alike; their held-out texts leave these facts out.
     """
 
     people: PeopleParams

@@ -199,7 +199,8 @@ class People:
             text = _joined(code, draw.choice(self._words[code]["", "opener"]).text, text)
         if number and everywhere and others and draw.random() < self.params.parallel:
             other = draw.choice(others)
-            frame = draw.choice(self._words[other][fact.relation, "frame"])
+            frames, _told, withheld = self._frames(fact, other)
+            frame = draw.choice([one for one in frames if one != withheld])
             text += "\n" + frame.prompt(fact.person.spelt(other)) + self.object(fact, other) + frame.end()
         return text
 
