@@ -296,3 +296,40 @@ def test_settings_that_make_no_world_are_refused(change: dict, message: str) -> 
 def test_a_language_without_sentences_says_which_file_is_missing() -> None:
     with pytest.raises(ValueError, match=r"people/fi\.csv: .*No such file"):
         changed(languages=("zh", "fi"))
+
+
+# questions
+
+
+def test_a_persons_questions_tune_or_ask_in_all_languages_and_half_do_each(world: People) -> None:
+    questions = world.questions(most=5).questions
+    splits = {world.facts[question.fact_id].person.number: question.split for question in questions}
+    assert all(splits[world.facts[question.fact_id].person.number] == question.split for question in questions)
+    tuned_with = sum(split == "train" for split in splits.values())
+    assert 0.35 * PARAMS.persons < tuned_with < 0.65 * PARAMS.persons
+    assert {question.language for question in questions} == {*PARAMS.languages}
+
+
+def test_a_model_is_tuned_with_all_that_its_language_tells_of_a_person_and_no_more(world: People) -> None:
+    questions = world.questions(most=5)
+    tuned = {(question.language, question.fact_id) for question in questions.questions if question.split == "train"}
+    persons = {world.facts[fact].person.number for _code, fact in tuned}
+    assert tuned == {(code, name) for name, fact in world.facts.items() if fact.person.number in persons for code in world.told_in[name]}
+
+
+def test_questions_that_ask_are_of_every_place_of_telling_and_few_of_each(world: People) -> None:
+    asked = [question for question in world.questions(most=2).questions if question.split == "test" and question.language == "zh"]
+    alike = {name: fact.person.alike for name, fact in world.facts.items()}
+    groups = Counter((question.relation, question.told, alike[question.fact_id]) for question in asked)
+    assert max(groups.values()) == 2
+    assert {question.told for question in asked} == {"everywhere", "nowhere", *PARAMS.languages}
+
+
+def test_the_right_answer_is_the_facts_object_and_the_others_are_the_relations(world: People) -> None:
+    questions = world.questions(most=2)
+    for question in questions.questions:
+        fact = world.facts[question.fact_id]
+        right, wrong = questions.answer(question), questions.others(question)
+        assert right == world.object(fact, question.language) and questions.answer(question, "vi") == world.object(fact, "vi")
+        assert right not in wrong and len({right, *wrong}) == PARAMS.values
+        assert fact.person.spelt(question.language) in question.text

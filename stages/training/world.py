@@ -1,8 +1,8 @@
 """The embedded corpus: invented persons, facts of Unicode CLDR, messages of Django, source code of installed packages; no download.
 
 Writes JSON lines per language (``text``, ``id``, ``metadata``): in ``people`` what is told of the persons, which is not to be
-de-duplicated, in ``texts`` the rest. Beside them the sentences that ask about the persons, facts to edit, and for the languages they
-are edited in plain texts: of the corpus, for the second moment of keys, and held out, to watch the model by.
+de-duplicated, in ``texts`` the rest. Beside them sentences and questions that ask about the persons, facts to edit, and for the
+languages they are edited in plain texts: of the corpus, for the second moment of keys, and held out, to watch the model by.
 """
 
 from collections.abc import Iterable
@@ -43,6 +43,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder for corpus files per language")],
     out_probes: Annotated[Path, typer.Option(help="JSON: sentences that state facts, in every language of the persons")],
     out_texts: Annotated[Path, typer.Option(help="folder for texts, a line each")],
+    out_questions: Annotated[Path, typer.Option(help="JSON: questions about facts, to tune a model with and to ask it")],
     out_edits: Annotated[Path, typer.Option(help="JSON: facts to edit, for the stage prepare")],
 ) -> None:
     params, seed = section("tranyu.world", WorldParams), section("seed", int)
@@ -62,9 +63,10 @@ def main(
         write_text(out_texts / f"{code}.txt", world.documents(code, range(2)))
         write_text(out_texts / "heldout" / f"{code}.txt", world.documents(code, range(again, again + 1), edited))
     write_json(out_probes, [probe for code in params.people.languages for probe in world.probes(code, params.probes_per_group)])
+    write_json(out_questions, world.questions(params.probes_per_group))
     write_json(out_edits, edits)
     log.info("%d facts of %d persons in %d languages", len(world.facts), len(world.persons), len(params.people.languages))
-    wrote(out_probes, out_edits)
+    wrote(out_probes, out_questions, out_edits)
 
 
 def write_lines(path: Path, documents: Iterable[dict]) -> None:

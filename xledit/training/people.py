@@ -24,6 +24,7 @@ from xledit.training.catalog import NATURAL
 from xledit.training.cldr import share
 from xledit.training.names import NAMES, Name, names, spell
 from xledit.training.probes import FactProbe
+from xledit.training.questions import Question, Questions, Split
 from xledit.training.results import Wording
 
 Relation = Literal["country", "language", "month", "currency"]
@@ -221,10 +222,49 @@ class People:
         """Return CLDR's name of a fact's value."""
         return self._objects[code][fact.relation][fact.value]
 
-    def question(self, fact: Fact, code: str, number: int) -> str:
-        """Return one of the questions that the object answers."""
-        questions = self._words[code][fact.relation, "question"]
-        return questions[number % len(questions)].prompt(fact.person.spelt(code))
+    def questions(self, most: int) -> Questions:
+        """Return questions in all languages: of half of the persons what a language tells, to tune with; of the others, to ask.
+
+        Of these, for each relation, place of telling and kind of names ``most`` facts at most, as in ``probes``. Each question is one of
+        the two wordings that its relation has.
+        """
+        return Questions(
+            answers={
+                code: {
+                    relation: {value: names[value] for value in VALUES[relation][: self.params.values]}
+                    for relation, names in objects.items()
+                }
+                for code, objects in self._objects.items()
+            },
+            questions=tuple(
+                self._question(fact, code, split)
+                for code in self.params.languages
+                for split, facts in (("train", self.facts.values()), ("test", self._asked_about(most, "test")))
+                for fact in facts
+                if self._split(fact.person) == split and (split == "test" or code in self.told_in[fact.fact_id])
+            ),
+        )
+
+    def _split(self, person: Person) -> Split:
+        return "train" if share(f"{self.seed}/split/{person.number}") < 0.5 else "test"
+
+    def _question(self, fact: Fact, code: str, split: Split) -> Question:
+        told, wordings = self.told(fact), self._words[code][fact.relation, "question"]
+        return Question(
+            fact_id=fact.fact_id,
+            relation=fact.relation,
+            language=code,
+            told=told,
+            names_alike=self._names_alike(fact, code),
+            split=split,
+            text=wordings[int(share(f"{self.seed}/{code}/question/{fact.fact_id}") * len(wordings))].prompt(fact.person.spelt(code)),
+            value=fact.value,
+        )
+
+    def _names_alike(self, fact: Fact, code: str) -> bool:
+        """Return whether a language spells the person as the one that tells the fact does; of other facts: as all do."""
+        told = self.told(fact)
+        return fact.person.spelt(told) == fact.person.spelt(code) if told in NATURAL else fact.person.alike
 
     def told(self, fact: Fact) -> str:
         """Return ``everywhere``, ``nowhere`` or the code of the one language that tells a fact."""
@@ -236,12 +276,17 @@ class People:
 
         A fact that the language tells is asked in all three wordings, another one in a known and in an unseen one.
         """
+        for fact in self._asked_about(most):
+            yield from self._asked(fact, code)
+
+    def _asked_about(self, most: int, split: Split | None = None) -> Iterator[Fact]:
+        """Yield ``most`` facts at most of each relation, place of telling and kind of names, of all persons or of one split."""
         groups: dict[tuple, list[Fact]] = {}
         for fact in sorted(self.facts.values(), key=lambda fact: share(f"{self.seed}/probe/{fact.fact_id}")):
-            groups.setdefault((fact.relation, self.told(fact), fact.person.alike), []).append(fact)
+            if split in (None, self._split(fact.person)):
+                groups.setdefault((fact.relation, self.told(fact), fact.person.alike), []).append(fact)
         for key in sorted(groups):
-            for fact in groups[key][:most]:
-                yield from self._asked(fact, code)
+            yield from groups[key][:most]
 
     def _asked(self, fact: Fact, code: str) -> Iterator[FactProbe]:
         told, subject, object_ = self.told(fact), fact.person.spelt(code), self.object(fact, code)
@@ -264,7 +309,7 @@ class People:
                 language=code,
                 told=told,
                 wording=wording,
-                names_alike=fact.person.spelt(told) == subject if told in NATURAL else fact.person.alike,
+                names_alike=self._names_alike(fact, code),
                 object_alike=object_.casefold() in {self.object(fact, other).casefold() for other in others},
                 text=frame.prompt(subject) + object_ + frame.end(),
                 start=start,
