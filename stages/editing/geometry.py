@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stages.common.runner import run, wrote
-from xledit.editing.artifacts import SavedVectors, load_vectors
+from xledit.editing.artifacts import SavedVectors, load_languages
 from xledit.geometry.results import VectorGeometry
 from xledit.geometry.vectors import likeness, spread
 from xledit.params import section
@@ -20,8 +20,7 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     languages = section("grid.languages", tuple[str, ...])
-    saved = {code: load_vectors(vectors / f"{code}.safetensors") for code in languages}
-    others = {code: load_vectors(reworded / f"{code}.safetensors") for code in languages}
+    saved, others = load_languages(vectors, languages), load_languages(reworded, languages)
     rows = [compare(layer, what, saved, others) for layer in next(iter(saved.values())).memories for what in ("keys", "deltas")]
     write_json(out, rows)
     wrote(out)

@@ -15,7 +15,7 @@ import torch
 import typer
 
 from stages.common.runner import log, run, wrote
-from xledit.editing.artifacts import SavedVectors, load_edit, load_second_moments, load_vectors
+from xledit.editing.artifacts import SavedVectors, load_edit, load_languages, load_second_moments
 from xledit.editing.methods import method_class
 from xledit.editing.tensors import Facts, LayerUpdate, SecondMoment
 from xledit.geometry.results import Alikeness, UpdateGeometry
@@ -44,8 +44,7 @@ def main(
     made = {edit: load_edit(updates / f"{edit}.safetensors").updates for edit in edits}
     pairs = {layer: run_pairs(made, languages, layer) for layer in sorted({layer for update in made.values() for layer in update})}
     if vectors and reworded and covariance:
-        saved = {code: load_vectors(vectors / f"{code}.safetensors") for code in languages}
-        others = {code: load_vectors(reworded / f"{code}.safetensors") for code in languages}
+        saved, others = load_languages(vectors, languages), load_languages(reworded, languages)
         moments = [load_second_moments(covariance / f"{code}.safetensors") for code in languages]
         for layer in pairs:
             solve = chosen.solve_unedited(SecondMoment.pooled([moment[layer] for moment in moments]))

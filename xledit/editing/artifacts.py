@@ -120,6 +120,11 @@ def load_vectors(path: Path) -> SavedVectors:
     )
 
 
+def load_languages(folder: Path, languages: Sequence[str]) -> dict[str, SavedVectors]:
+    """Return the edit vectors of each language, of a folder with a file per language."""
+    return {code: load_vectors(folder / f"{code}.safetensors") for code in languages}
+
+
 def save_edit(path: Path, method: str, edit: str, saved: SavedEdit) -> None:
     """Write an edit. Each update is written as its two factors in float32, because the weights have no higher precision."""
     arrays = {}

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.editing.tensors import Facts
 from xledit.models.family import head_logits, memory_of
-from xledit.models.prompts import batches_by_length, encode_request, pad, teacher_forced
+from xledit.models.prompts import encode_request, padded_batches, teacher_forced
 from xledit.models.tracing import hooked, read
 from xledit.records import EditRequest
 
@@ -28,8 +28,7 @@ def answer_facts(
     """
     rows = [teacher_forced(*encode_request(tokenizer, request)) for request in requests]
     by_layer: dict[int, dict[int, tuple[Tensor, Tensor, Tensor]]] = {layer: {} for layer in layers}
-    for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
-        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
+    for batch, ids, mask in padded_batches([row.tokens for row in rows], max_tokens, model.device):
         sizes = [len(rows[index].answer) for index in batch]
         places = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes))
         columns = torch.tensor([position for index in batch for position in rows[index].positions])

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xledit.editing.tensors import LayerMemory
 from xledit.languages import language
 from xledit.models.family import memory_of, weight_as_out_by_in
-from xledit.models.prompts import Prompt, batches_by_length, encode_prompt, pad
+from xledit.models.prompts import Prompt, encode_prompt, padded_batches
 from xledit.models.tracing import record
 from xledit.records import EditRequest
 
@@ -52,8 +52,7 @@ def read_memories(
         sums[layer] = [torch.zeros(len(requests), size, dtype=torch.float64) for size in (d_in, d_out, d_in)]
     # the model is causal: tokens after the subject do not change its key, so rows end there
     cut = [prompt.tokens[: prompt.subject_last + 1] for _fact, prompt, _bare in rows]
-    for batch in batches_by_length([len(row) for row in cut], max_tokens):
-        ids, mask = pad([cut[index] for index in batch])
+    for batch, ids, mask in padded_batches(cut, max_tokens):
         last = torch.tensor([len(cut[index]) - 1 for index in batch])
         facts = torch.tensor([rows[index][0] for index in batch])
         bare = torch.tensor([rows[index][2] for index in batch])

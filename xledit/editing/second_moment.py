@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.editing.tensors import SecondMoment
 from xledit.models.family import memory_of, weight_as_out_by_in
-from xledit.models.prompts import batches_by_length, opening_tokens, pad
+from xledit.models.prompts import opening_tokens, padded_batches
 from xledit.models.tracing import record
 
 
@@ -60,8 +60,7 @@ def second_moments(
         left -= len(tokens)
     modules = [memory_of(model, layer) for layer in layers]
     sums = [SecondMomentAccumulator(weight_as_out_by_in(module).shape[1]) for module in modules]
-    for batch in batches_by_length([len(row) for row in rows], max_tokens=8 * window):
-        ids, mask = pad([rows[index] for index in batch])
+    for _batch, ids, mask in padded_batches(rows, max_tokens=8 * window):
         counted = mask.bool()
         counted[:, : len(opening)] = False
         for total, (keys, _values) in zip(sums, record(model, modules, ids, mask), strict=True):

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.evaluation.checks import Check, collapsed
 from xledit.models.family import head_logits, memory_of
-from xledit.models.prompts import AnswerRow, batches_by_length, encode_request, encode_text, opening_tokens, pad, teacher_forced
+from xledit.models.prompts import AnswerRow, encode_request, encode_text, opening_tokens, padded_batches, teacher_forced
 from xledit.models.tracing import read
 from xledit.records import EditRequest
 
@@ -104,8 +104,7 @@ def text_nats(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts:
     if not rows:
         raise ValueError(f"{len(texts)} held-out texts have no token to predict; give texts of a sentence or more")
     total = 0.0
-    for batch in batches_by_length([len(row) for row in rows], max_tokens):
-        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index] for index in batch]))
+    for _batch, ids, mask in padded_batches(rows, max_tokens, model.device):
         counted = mask[:, first:].bool()
         states = read(model, ids, mask, use_cache=False)[:, first - 1 : -1][counted]
         next_tokens = ids[:, first:][counted]
@@ -128,8 +127,7 @@ def recalled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
 def said_whole(model: PreTrainedModel, rows: Sequence[AnswerRow], max_tokens: int) -> list[bool]:
     """Return for each row whether every token of its answer is the argmax at its position."""
     is_whole: dict[int, bool] = {}
-    for batch in batches_by_length([len(row.tokens) for row in rows], max_tokens):
-        ids, mask = (tensor.to(model.device) for tensor in pad([rows[index].tokens for index in batch]))
+    for batch, ids, mask in padded_batches([row.tokens for row in rows], max_tokens, model.device):
         states = read(model, ids, mask, use_cache=False)
         due = torch.cat([states[place, list(rows[index].positions)] for place, index in enumerate(batch)])
         said = torch.cat([logits.argmax(-1) for logits in _logits(model, due)]).cpu()

@@ -16,7 +16,7 @@ from xledit.interpret.neurons import Place, UnitImportance, activation_of, switc
 from xledit.interpret.representations import over
 from xledit.interpret.results import LanguageNeurons, Pairs
 from xledit.models.family import layers_of
-from xledit.models.prompts import batches_by_length, encode_text, opening_tokens, pad
+from xledit.models.prompts import encode_text, opening_tokens, padded_batches
 from xledit.models.tracing import record
 
 # the paper's choices: the 1 % of neurons of lowest entropy, of those whose share in some language is above 95 % of all shares
@@ -31,8 +31,7 @@ def activation_shares(
     modules = [activation_of(model, layer) for layer in range(len(layers_of(model)))]
     rows, opening = [encode_text(tokenizer, sentence) for sentence in sentences], len(opening_tokens(tokenizer))
     total, tokens = torch.zeros(()), 0
-    for batch in batches_by_length([len(row) for row in rows], max_tokens):
-        ids, mask = pad([rows[index] for index in batch])
+    for _batch, ids, mask in padded_batches(rows, max_tokens):
         counted = mask.clone()
         counted[:, :opening] = 0
         for layer, (_before, after) in enumerate(record(model, modules, ids, mask)):

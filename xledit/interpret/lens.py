@@ -1,6 +1,7 @@
 """The language in which a model's intermediate states already predict an answer (logit lens; arXiv 2402.10588)."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from xledit.interpret.representations import depth_states
 from xledit.interpret.results import LensDepth
 from xledit.models.family import final_norm_of, head_logits
-from xledit.models.prompts import batches_by_length, opening_tokens, pad
+from xledit.models.prompts import opening_tokens, padded_batches
 from xledit.training.probes import FactProbe
 from xledit.training.recall import answer_row
 
@@ -52,10 +53,10 @@ def lens(
         depths.append(
             LensDepth(
                 depth=depth,
-                asked=_mean(right[""]),
-                asked_null=_mean(wrong[""]),
-                others={code: _mean(right[code]) for code in languages if right[code]},
-                others_null={code: _mean(wrong[code]) for code in languages if wrong[code]},
+                asked=fmean(right[""]),
+                asked_null=fmean(wrong[""]),
+                others={code: fmean(right[code]) for code in languages if right[code]},
+                others_null={code: fmean(wrong[code]) for code in languages if wrong[code]},
             )
         )
     return len(asked), depths
@@ -80,14 +81,9 @@ def _probabilities(
     """
     by_prompt: dict[int, Tensor] = {}
     norm = final_norm_of(model)
-    for batch in batches_by_length([len(prompt) for prompt in prompts], max_tokens):
-        ids, mask = pad([prompts[index] for index in batch])
+    for batch, ids, mask in padded_batches(prompts, max_tokens):
         last = depth_states(model, ids, mask)[:, torch.arange(len(batch)), mask.sum(1) - 1]
         normed = torch.cat([norm(last[:-1]), last[-1:]])
         for place, index in enumerate(batch):
             by_prompt[index] = head_logits(model, normed[:, place]).float().softmax(-1).cpu()[:, tokens]
     return [by_prompt[index] for index in range(len(prompts))]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

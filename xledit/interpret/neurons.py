@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.interpret.results import Ablation, Importance
 from xledit.models.family import family_of, layers_of
-from xledit.models.prompts import batches_by_length, encode_text, pad
+from xledit.models.prompts import encode_text, padded_batches
 from xledit.models.tracing import added, hooked
 
 # a component of a layer: its layer, and its module's path in the layer
@@ -209,5 +209,5 @@ def _batches(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[str], max_t
     short = next((sentence for sentence, row in zip(sentences, rows, strict=True) if len(row) < 2), None)
     if short is not None:
         raise ValueError(f"the sentence {short!r} has fewer than two tokens, and so no loss")
-    for batch in batches_by_length([len(row) for row in rows], max_tokens):
-        yield pad([rows[index] for index in batch])
+    for _batch, ids, mask in padded_batches(rows, max_tokens):
+        yield ids, mask

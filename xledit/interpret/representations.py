@@ -14,7 +14,7 @@ from xledit.geometry.vectors import cosines, likeness
 from xledit.interpret.parallel import Parallel
 from xledit.interpret.results import Depth, Pairs, Pooling
 from xledit.models.family import final_norm_of, layers_of
-from xledit.models.prompts import batches_by_length, encode_text, opening_tokens, pad
+from xledit.models.prompts import encode_text, opening_tokens, padded_batches
 from xledit.models.tracing import record
 
 States = Float[Tensor, "depths sentences d_model"]
@@ -38,8 +38,7 @@ def sentence_states(
     if short is not None:
         raise ValueError(f"the sentence {short!r} has no tokens")
     pooled: dict[Pooling, dict[int, Tensor]] = {"last": {}, "mean": {}}
-    for batch in batches_by_length([len(row) for row in rows], max_tokens):
-        ids, mask = pad([rows[index] for index in batch])
+    for batch, ids, mask in padded_batches(rows, max_tokens):
         states = depth_states(model, ids, mask).double().cpu()
         counted = mask.clone()
         counted[:, :opening] = 0

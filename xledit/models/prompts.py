@@ -5,7 +5,7 @@ token may be part of a character. The subject's last token comes from character 
 tokens of a prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import torch
@@ -129,3 +129,12 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]
         else:
             groups.append([index])
     return groups
+
+
+def padded_batches(
+    rows: Sequence[Sequence[int]], max_tokens: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Yield all rows in batches of similar lengths: their indices, and token ids and mask as of ``pad``, on the device."""
+    for batch in batches_by_length([len(row) for row in rows], max_tokens):
+        ids, mask = pad([rows[index] for index in batch])
+        yield batch, ids.to(device), mask.to(device)

@@ -228,6 +228,7 @@ class People:
         Of these, for each relation, place of telling and kind of names ``most`` facts at most, as in ``probes``. Each question is one of
         the two wordings that its relation has.
         """
+        facts: dict[Split, list[Fact]] = {"train": [*self.facts.values()], "test": [*self._asked_about(most, "test")]}
         return Questions(
             answers={
                 code: {
@@ -239,8 +240,8 @@ class People:
             questions=tuple(
                 self._question(fact, code, split)
                 for code in self.params.languages
-                for split, facts in (("train", self.facts.values()), ("test", self._asked_about(most, "test")))
-                for fact in facts
+                for split, some in facts.items()
+                for fact in some
                 if self._split(fact.person) == split and (split == "test" or code in self.told_in[fact.fact_id])
             ),
         )

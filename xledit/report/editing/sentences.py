@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Literal
 
 from xledit.evaluation.metrics import shown_in
@@ -136,7 +137,7 @@ def _together(cell: CellSummary, alone: dict[str, CellSummary]) -> str:
 def vectors(geometry: Sequence[VectorGeometry], what: str) -> list[str]:
     """Return sentences about keys or value changes, averaged over layers, one per pair of languages."""
     layers = [row for row in geometry if row.what == what]
-    worded = {code: _mean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded} if layers else {}
+    worded = {code: fmean([row.reworded[code].centred_same for row in layers]) for code in layers[0].reworded} if layers else {}
     ceiling = "; reworded within a language it is " * bool(worded) + ", ".join(
         f"{number(value)} ({name(code)})" for code, value in worded.items()
     )
@@ -144,7 +145,7 @@ def vectors(geometry: Sequence[VectorGeometry], what: str) -> list[str]:
     for pair in layers[0].across if layers else ():
         rows = [row.across[pair] for row in layers]
         same, different, spread = (
-            number(_mean([getattr(row, field) for row in rows]), 3)
+            number(fmean([getattr(row, field) for row in rows]), 3)
             for field in ("centred_same", "centred_different", "centred_different_sd")
         )
         a, b = (name(code) for code in pair.split("-"))
@@ -152,13 +153,13 @@ def vectors(geometry: Sequence[VectorGeometry], what: str) -> list[str]:
             f"{WHAT.get(what, what)}: the centred cosine of the same fact in {a} and {b} is {same} (mean of "
             f"{plural(len(rows), 'layer')}), that of different facts {different} with a standard deviation of {spread}: "
             f"{_above([above_null(row) for row in rows])}{ceiling}. {_strength(rows)} A fact's nearest neighbour in the other language is "
-            f"the fact itself in {_mean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
+            f"the fact itself in {fmean([row.retrieval for row in rows]):.0%} of cases; chance is {rows[0].chance:.1%}."
         )
     return sentences
 
 
 def _above(heights: Sequence[float]) -> str:
-    mean = _mean(heights)
+    mean = fmean(heights)
     spread = f" (by layer {min(heights):.1f} to {max(heights):.1f})" if len(heights) > 1 else ""
     return f"{abs(mean):.1f} null standard deviations {'above' if mean >= 0 else 'below'} the null{spread}"
 
@@ -169,7 +170,7 @@ def _strength(rows: Sequence[Likeness]) -> str:
     if clear == 0:
         return "In no layer is this more than two standard errors above the null: the languages share nothing here that the mean can show."
     where = "In every layer" if clear == len(rows) else f"In {clear} of {plural(len(rows), 'layer')}"
-    height = _mean([above_null(row) for row in rows])
+    height = fmean([above_null(row) for row in rows])
     how_many = "few" if height >= 2 else "some" if height >= 1 else "many"
     return (
         f"{where} the mean stands more than two standard errors above the null; {how_many} pairs of different facts are as close as that."
@@ -189,7 +190,7 @@ def _updates(geometry: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
         return []
 
     def at(pair: str, field: str, decimals: int) -> str:
-        return number(_mean(over_layers(geometry, pair, field)), decimals)
+        return number(fmean(over_layers(geometry, pair, field)), decimals)
 
     def by_language(pairs: dict[str, str], field: str, decimals: int) -> str:
         return ", ".join(f"{name(code)} {at(pair, field, decimals)}" for code, pair in pairs.items() if over_layers(geometry, pair, field))
@@ -204,10 +205,10 @@ def _updates(geometry: Sequence[UpdateGeometry], a: str, b: str) -> list[str]:
         )
 
     higher = sum(x > y for x, y in zip(over_layers(geometry, same, "cosine"), over_layers(geometry, different, "cosine"), strict=True))
-    share, chance = _mean(over_layers(geometry, same, "neurons")), _mean([row.chance_neurons for row in geometry])
-    key_angle, value_angle = _mean([row.random_key_angle for row in geometry]), _mean([row.random_value_angle for row in geometry])
-    error = _mean(over_layers(geometry, same, "additivity_error"))
-    own_error = max(_mean(over_layers(geometry, pair, "additivity_error")) for pair in within.values())
+    share, chance = fmean(over_layers(geometry, same, "neurons")), fmean([row.chance_neurons for row in geometry])
+    key_angle, value_angle = fmean([row.random_key_angle for row in geometry]), fmean([row.random_value_angle for row in geometry])
+    error = fmean(over_layers(geometry, same, "additivity_error"))
+    own_error = max(fmean(over_layers(geometry, pair, "additivity_error")) for pair in within.values())
     meaning = (
         "more than two halves of different facts in one language do: adding a language costs more than adding facts"
         if error > own_error
@@ -257,7 +258,3 @@ def _with_interval(net: Measured) -> str:
     if math.isnan(net.low) or math.isnan(net.high):
         return number(net.value)
     return f"{number(net.value)} (95 % interval {number(net.low)} to {number(net.high)})"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

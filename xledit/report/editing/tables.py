@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import msgspec
 
@@ -137,10 +138,10 @@ def metrics_tree(cells: Sequence[CellSummary]) -> dict[str, dict[str, dict[str, 
     tree: dict[str, dict[str, dict[str, float]]] = {}
     for cell in cells:
         own = [cell.metrics[code] for code in cell.edit_languages]
-        leaves = {name: _mean([measured(metrics[name]).value for metrics in own]) for name in shown_in("dvc")}
+        leaves = {name: fmean([measured(metrics[name]).value for metrics in own]) for name in shown_in("dvc")}
         if cell.transfer:
             for name, leaf in shown_in("net_dvc").items():
-                leaves[leaf] = _mean([measured(net.get(name)).value for net in cell.transfer.values()])
+                leaves[leaf] = fmean([measured(net.get(name)).value for net in cell.transfer.values()])
         tree.setdefault(cell.method, {})[cell.edit] = leaves
     return tree
 
@@ -224,10 +225,6 @@ def _probes(cell: CellSummary, *, floor: bool = False) -> list[tuple[str, dict[s
 def _in_order(metrics: dict[str, Estimate]) -> list[str]:
     order = shown_in("every")
     return [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), DECIMALS)
 
 
 def _two(value: float) -> str:
