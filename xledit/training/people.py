@@ -232,8 +232,8 @@ class People:
         return Questions(
             answers={
                 code: {
-                    relation: {value: names[value] for value in VALUES[relation][: self.params.values]}
-                    for relation, names in objects.items()
+                    relation: {value: objects[relation][value] for value in VALUES[relation][: self.params.values]}
+                    for relation in self.params.relations
                 }
                 for code, objects in self._objects.items()
             },
