@@ -16,12 +16,15 @@ from xledit.interpret.representations import (
     compare,
     depth_states,
     linear_cka,
+    mexa,
     probed_language,
     retrieval_within,
     sentence_states,
 )
-from xledit.models.prompts import encode_text, pad
+from xledit.interpret.unification import object_states, unification, unified
+from xledit.models.prompts import encode_text, opening_tokens, pad
 from xledit.training.probes import FactProbe
+from xledit.training.recall import answer_row
 
 SENTENCES = ("The currency of Japan is yen.", "巴黎是法国的首都。", "a", "France pays in euro, and Austria, too.", "日本的货币是日元。")
 
@@ -166,3 +169,110 @@ def test_files_of_parallel_sentences_are_checked(tmp_path: Path) -> None:
         of_files({"zh": files["zh"]})
     with pytest.raises(ValueError, match="no probes in ky"):
         of_probes(world(), ("zh", "ky"))
+
+
+@given(seed=st.integers(0, 99), number=st.integers(2, 12))
+def test_mexa_is_the_share_whose_translation_is_nearest_from_both_sides(seed: int, number: int) -> None:
+    left, right = draw(seed, number, 6), draw(seed, number, 6) + draw(seed + 1, number, 6)
+    alike = torch.cosine_similarity(left[:, None], right[None], dim=-1).tolist()
+    nearest = [all(alike[i][i] > alike[i][j] and alike[i][i] > alike[j][i] for j in range(number) if j != i) for i in range(number)]
+    assert mexa(left, right) == pytest.approx(sum(nearest) / number)
+    assert mexa(left, left * 2) == 1
+
+
+# unification
+
+RELATIONS = ["a"] * 12 + ["b"] * 12
+VALUES = [f"{relation}{place % 4}" for place, relation in enumerate(RELATIONS)]
+PLACES = [(code, wording) for code in ("zh", "en", "ky") for wording in ("told", "known")]
+
+
+def test_one_representation_for_all_languages_scores_one_and_one_for_each_nothing() -> None:
+    shared = draw(0, 1, 24, 50)
+    shifts = {place: draw(3 + number, 1, 1, 50) for number, place in enumerate(PLACES)}  # of language and wording
+    (one,) = unified({place: shared + shift for place, shift in shifts.items()}, RELATIONS, VALUES, names_alike=True)
+    assert (one.score.low, one.score.high, one.num_facts) == (pytest.approx(1), pytest.approx(1), 24)
+    own = {code: draw(20 + number, 1, 24, 50) for number, code in enumerate(("zh", "en", "ky"))}
+    (apart,) = unified({place: own[place[0]] + shift for place, shift in shifts.items()}, RELATIONS, VALUES, names_alike=True)
+    assert apart.reworded.mean == pytest.approx(1)
+    assert abs(apart.score.mean or 1) < 0.1
+
+
+def test_a_shared_value_is_told_from_a_shared_fact() -> None:
+    of_value = {value: draw(place, 50) for place, value in enumerate(sorted(set(VALUES)))}
+    shared = torch.stack([of_value[value] for value in VALUES])[None] + 0.3 * draw(40, 1, 24, 50)
+    states = {place: shared + 0.3 * draw(50 + number, 1, 24, 50) for number, place in enumerate(PLACES)}
+    (row,) = unified(states, RELATIONS, VALUES, names_alike=False)
+    assert row.same.mean > row.same_value.mean > 0.5 > row.different.mean  # type: ignore[operator]
+
+
+def test_the_measures_are_those_of_a_naive_loop() -> None:
+    states = {place: draw(number, 2, 24, 7) for number, place in enumerate(PLACES)}
+    found = unified(states, RELATIONS, VALUES, names_alike=True)[1]
+
+    def row(place: tuple[str, str], fact: int) -> torch.Tensor:
+        mates = [other for other in range(24) if RELATIONS[other] == RELATIONS[fact]]
+        return states[place][1, fact] - states[place][1, mates].mean(0)
+
+    def mean(one: tuple[str, str], other: tuple[str, str], pairs: list[tuple[int, int]]) -> float:
+        return sum(torch.cosine_similarity(row(one, i), row(other, j), dim=0).item() for i, j in pairs) / len(pairs)
+
+    every = [(i, j) for i in range(24) for j in range(24) if RELATIONS[i] == RELATIONS[j]]
+    wanted = {
+        "same": [(i, i) for i in range(24)],
+        "same_value": [(i, j) for i, j in every if i != j and VALUES[i] == VALUES[j]],
+        "different": [(i, j) for i, j in every if VALUES[i] != VALUES[j]],
+    }
+    pairs = [("zh", "en"), ("zh", "ky"), ("en", "ky")]
+    for name, places in wanted.items():
+        by_pair = [mean((one, "told"), (other, "told"), places) for one, other in pairs]
+        measured = getattr(found, name)
+        assert (measured.mean, measured.low, measured.high) == (
+            pytest.approx(sum(by_pair) / 3),
+            pytest.approx(min(by_pair)),
+            pytest.approx(max(by_pair)),
+        )
+    again = [mean((code, "told"), (code, "known"), wanted["same"]) for code in ("zh", "en", "ky")]
+    assert found.reworded.mean == pytest.approx(sum(again) / 3)
+
+
+def test_unification_reads_where_the_object_is_predicted_whatever_the_batch() -> None:
+    model, tokenizer = tiny_model("llama"), tiny_tokenizer()
+
+    def probe(fact: int, code: str, wording: str, *, alike: bool) -> FactProbe:
+        start = f"P{fact} {'来自' if code == 'zh' else 'is from'} {'' if wording == 'told' else 'the land '}"
+        object_ = ("Greece", "Japan")[fact % 2] if code == "en" else ("希腊", "日本")[fact % 2]
+        return FactProbe(
+            fact_id=f"country/{fact}", relation="country", language=code, told="everywhere", wording=wording, names_alike=alike,  # type: ignore[arg-type]
+            object_alike=False, text=start + object_ + ".", start=len(start), end=len(start) + len(object_),
+        )  # fmt: skip
+
+    probes = [probe(fact, code, wording, alike=fact < 4) for fact in range(8) for code in ("zh", "en") for wording in ("told", "known")]
+    found = unification(model, tokenizer, probes, ("zh", "en"), 10_000)
+    assert [(row.depth, row.names_alike, row.num_facts) for row in found] == [
+        (depth, alike, 4) for alike in (True, False) for depth in range(len(found) // 2)
+    ]
+    one = object_states(model, tokenizer, probes[:5], 1)
+    torch.testing.assert_close(object_states(model, tokenizer, probes[:5], 10_000), one, atol=1e-5, rtol=1e-5)
+    for place, asked in enumerate(probes[:5]):
+        row = answer_row(tokenizer, asked)
+        ids, mask = pad([opening_tokens(tokenizer) + row.tokens[: -len(row.answer) + 1 or None]])
+        torch.testing.assert_close(one[:, place], depth_states(model, ids, mask).double()[:, 0, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_most_sentences_are_taken_evenly_by_relation(tmp_path: Path) -> None:
+    def probe(relation: str, fact: int, code: str) -> FactProbe:
+        return FactProbe(
+            fact_id=f"{relation}/{fact}", relation=relation, language=code, told="everywhere", wording="told", names_alike=True,
+            object_alike=False, text=f"{relation}{fact}{code}", start=0, end=1,
+        )  # fmt: skip
+
+    probes = [probe(relation, fact, code) for relation in "ab" for fact in range(6) for code in ("zh", "en")]
+    some = of_probes(probes, ("zh", "en"), most=5)
+    assert some.groups == ("a", "a", "a", "b", "b")
+    assert some.sentences["en"] == ("a0en", "a1en", "a2en", "b0en", "b1en")
+    assert of_probes(probes, ("zh", "en")).groups == ("a",) * 6 + ("b",) * 6
+    for code in ("zh", "en"):
+        (tmp_path / code).write_text("".join(f"{code} {line}\n" for line in range(9)), encoding="utf-8")
+    lines = of_files({code: str(tmp_path / code) for code in ("zh", "en")}, most=4)
+    assert lines.sentences["zh"] == ("zh 0", "zh 1", "zh 2", "zh 3") and len(lines.groups) == 4

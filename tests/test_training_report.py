@@ -13,10 +13,10 @@ import pytest
 from stages.training import report as tranyu_report
 from tests.test_report import SCRIPT, check_page
 from tools import readme
-from xledit.interpret.results import Ablation, Depth, Importance, LanguageNeurons, LensDepth, Neurons, Pairs, Representations
+from xledit.interpret.results import Ablation, Depth, Importance, LanguageNeurons, LensDepth, Neurons, Pairs, Representations, Unification
 from xledit.report.training import figures as training_figures
+from xledit.report.training import interpret, tables
 from xledit.report.training import page as training
-from xledit.report.training import tables
 from xledit.storage import write_json
 from xledit.training.results import (
     CheckpointRecall,
@@ -101,6 +101,7 @@ LIKE = (
     "centred_different",
     "retrieval",
     "retrieval_within",
+    "mexa",
     "cka",
     "cka_shuffled",
 )
@@ -114,6 +115,20 @@ STATES = Representations(
         Depth(depth=depth, pooling=pooling, **dict.fromkeys(LIKE, PAIRS), language=0.9, language_shuffled=0.5)
         for depth in range(3)
         for pooling in ("last", "mean")
+    ],
+    unification=[
+        Unification(
+            depth=depth,
+            names_alike=alike,
+            num_facts=30 if alike else 20,
+            same=PAIRS,
+            same_value=PAIRS,
+            different=PAIRS,
+            reworded=PAIRS,
+            score=Pairs(mean=0.7 - 0.2 * depth, low=0.1, high=0.8) if alike else Pairs(mean=None, low=None, high=None),
+        )
+        for alike in (True, False)
+        for depth in range(3)
     ],
     num_prompts=10,
     lens=[LensDepth(depth=depth, asked=0.3, asked_null=0.1, others={"zh": 0.2}, others_null={"zh": 0.1}) for depth in range(3)],
@@ -448,7 +463,13 @@ def test_the_figure_of_recall_has_a_line_for_each_kind_of_facts() -> None:
 
 def test_metrics_are_the_last_losses_and_what_is_recalled(reports: Path) -> None:
     found = json.loads(made(reports)["metrics.json"])
-    of_model = {"best_retrieval_within_pattern": 0.5, "neuron_overlap": 0.5, "neuron_overlap_halves": 0.5}
+    of_model = {
+        "best_retrieval_within_pattern": 0.5,
+        "unification_names_alike": 0.7,
+        "unification_own_letters": None,
+        "neuron_overlap": 0.5,
+        "neuron_overlap_halves": 0.5,
+    }
     assert found.pop("analyses") == {"micro, last checkpoint": of_model, f"other{SCRIPT}": of_model}
     assert found == {
         "loss": {"all": 3.0, "en": 4.25, "python": 4.5, "zh": 2.5},
@@ -542,3 +563,13 @@ def test_the_report_starts_without_torch_and_the_libraries_of_the_corpus() -> No
     check = f"import stages.training.report, tools.readme, sys; sys.exit(any(name in sys.modules for name in {heavy}))"
     root = Path(tranyu_report.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", check], cwd=root, check=False).returncode == 0
+
+
+def test_unification_is_said_at_its_largest_and_left_out_where_it_has_no_scale() -> None:
+    (said,) = interpret.about_unification(STATES)
+    assert "spelt alike lies 0.70 of the way" in said
+    assert "after layer 0" in said and "0.10 to 0.80 by pair of languages, 30 facts" in said
+    model = interpret.Analysed(title="micro", states=STATES, neurons=NEURONS)
+    numbers = interpret.metrics_tree([model])["micro"]
+    assert isinstance(numbers, dict)
+    assert (numbers["unification_names_alike"], numbers["unification_own_letters"]) == (0.7, None)

@@ -13,6 +13,7 @@ from xledit.interpret.lens import lens
 from xledit.interpret.parallel import Parallel, of_files, of_probes, told_everywhere
 from xledit.interpret.representations import chance_within, compare, sentence_states
 from xledit.interpret.results import Pooling, Representations
+from xledit.interpret.unification import unification
 from xledit.models.loading import ModelParams, resolve
 from xledit.params import section
 from xledit.storage import read_json, write_json
@@ -23,13 +24,15 @@ from xledit.training.probes import FactProbe
 class InterpretParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``tranyu.interpret`` section of params.yaml.
 
-    ``sentences``: null for the world's facts, or a text file for each language with parallel lines, as FLORES-200 has them. ``max_tokens``
-    bounds a batch: memory and speed, not results. For neurons: the most important ones, a share of ``overlap_share``, are compared between
-    languages; ``ablation_units`` of each kind of component are really switched off, over ``ablation_sentences`` of each language, and
-    languages' own neurons over ``causal_sentences``. More units or sentences: more precise, and slower.
+    ``sentences``: null for the world's facts, or a text file for each language with parallel lines, as FLORES-200 has them; ``most`` of
+    them at most, of the world's evenly by relation. ``max_tokens`` bounds a batch: memory and speed, not results. For neurons: the most
+    important ones, a share of ``overlap_share``, are compared between languages; ``ablation_units`` of each kind of component are really
+    switched off, over ``ablation_sentences`` of each language, and languages' own neurons over ``causal_sentences``. More units or
+    sentences: more precise, and slower.
     """
 
     sentences: dict[str, str] | None
+    most: int
     max_tokens: int
     overlap_share: float
     ablation_units: int
@@ -39,7 +42,7 @@ class InterpretParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if not 0 < self.overlap_share < 1:
             raise ValueError(f"overlap_share is {self.overlap_share}; it is a share, between 0 and 1")
-        for name, least in (("max_tokens", 4), ("ablation_units", 2), ("ablation_sentences", 1), ("causal_sentences", 1)):
+        for name, least in (("most", 4), ("max_tokens", 4), ("ablation_units", 2), ("ablation_sentences", 1), ("causal_sentences", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
@@ -70,6 +73,7 @@ def main(
         depths=[
             row for pooling in poolings for row in compare({code: kept[pooling] for code, kept in states.items()}, parallel, pooling, seed)
         ],
+        unification=unification(model, tokenizer, asked, languages, params.max_tokens),
         num_prompts=num_prompts,
         lens=read_off,
     )
@@ -80,8 +84,8 @@ def main(
 def parallel_sentences(params: InterpretParams, probes: list[FactProbe]) -> Parallel:
     """Return the sentences that the settings name: files, or the world's facts in the natural languages of the run."""
     if params.sentences is not None:
-        return of_files(params.sentences)
-    return of_probes(probes, [code for code in section("tranyu.run.languages", tuple[str, ...]) if code in NATURAL])
+        return of_files(params.sentences, params.most)
+    return of_probes(probes, [code for code in section("tranyu.run.languages", tuple[str, ...]) if code in NATURAL], params.most)
 
 
 if __name__ == "__main__":

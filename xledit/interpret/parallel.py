@@ -23,19 +23,23 @@ class Parallel(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self.sentences)
 
 
-def of_files(files: Mapping[str, str]) -> Parallel:
-    """Return the lines of text files. Raises ValueError when a file is missing, empty or of another length, or a line is empty."""
+def of_files(files: Mapping[str, str], most: int | None = None) -> Parallel:
+    """Return the first ``most`` lines of text files (None: all).
+
+    Raises ValueError when a file is missing, empty or of another length, or a line is empty.
+    """
     sentences = {code: _lines(code, Path(name)) for code, name in files.items()}
     lengths = {code: len(lines) for code, lines in sentences.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{files[code]} has {number}" for code, number in lengths.items())
         raise ValueError(f"parallel files must have the same number of lines: {told}")
     _check_languages(sentences)
-    return Parallel(sentences=sentences, groups=("",) * next(iter(lengths.values())))
+    sentences = {code: lines[:most] for code, lines in sentences.items()}
+    return Parallel(sentences=sentences, groups=("",) * len(next(iter(sentences.values()))))
 
 
-def of_probes(probes: Sequence[FactProbe], languages: Sequence[str]) -> Parallel:
-    """Return the sentences that all these languages were told, of facts told everywhere.
+def of_probes(probes: Sequence[FactProbe], languages: Sequence[str], most: int | None = None) -> Parallel:
+    """Return the sentences that all these languages were told, of ``most`` facts told everywhere (None: of all), evenly by relation.
 
     Facts whose object is spelt alike in all languages are left out.
     """
@@ -46,14 +50,17 @@ def of_probes(probes: Sequence[FactProbe], languages: Sequence[str]) -> Parallel
     without = [code for code in languages if not any(code in by_language for by_language in by_fact.values())]
     if without:
         raise ValueError(f"no probes in {', '.join(without)}; the world's languages are in tranyu.world.people of params.yaml")
-    kept = {
-        name: by_language
+    kept = [
+        name
         for name, by_language in sorted(by_fact.items())
         if len(by_language) == len(languages) and not all(probe.object_alike for probe in by_language.values())
-    }
-    sentences = {code: tuple(by_language[code].text for by_language in kept.values()) for code in languages}
+    ]
+    groups = [name.partition("/")[0] for name in kept]
+    turns = [groups[:place].count(group) for place, group in enumerate(groups)]  # the first of each relation, the second of each, ...
+    chosen = sorted(sorted(range(len(kept)), key=lambda place: turns[place])[:most])
+    sentences = {code: tuple(by_fact[kept[place]][code].text for place in chosen) for code in languages}
     _check_languages(sentences)
-    return Parallel(sentences=sentences, groups=tuple(name.partition("/")[0] for name in kept))
+    return Parallel(sentences=sentences, groups=tuple(groups[place] for place in chosen))
 
 
 def told_everywhere(probes: Iterable[FactProbe]) -> list[FactProbe]:

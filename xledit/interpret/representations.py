@@ -73,6 +73,7 @@ def _compare(states: Mapping[str, Tensor], parallel: Parallel, pooling: Pooling,
         centred_different=over([alike.centred_different for alike in likenesses]),
         retrieval=over([alike.retrieval for alike in likenesses]),
         retrieval_within=over([retrieval_within(left, right, parallel.groups) for left, right in pairs]),
+        mexa=over([mexa(left, right) for left, right in pairs]),
         cka=over([linear_cka(left, right) for left, right in pairs]),
         cka_shuffled=over([linear_cka(left, right[order]) for left, right in pairs]),
         language=probed_language(states, halves, None),
@@ -91,6 +92,16 @@ def retrieval_within(left: Float[Tensor, "n d"], right: Float[Tensor, "n d"], gr
     alike = alike.masked_fill(places[:, None] != places[None, :], -torch.inf)
     own = torch.arange(len(left))
     return torch.cat([alike.argmax(1) == own, alike.argmax(0) == own]).double().mean().item()
+
+
+def mexa(left: Float[Tensor, "n d"], right: Float[Tensor, "n d"]) -> float:
+    """Return the share of rows more alike to their translation than either of the two is to any other row (arXiv 2410.05873, section 3).
+
+    By cosine of rows as they are, as there; there one side is English.
+    """
+    alike = cosines(left, right)
+    others = alike.masked_fill(torch.eye(len(alike), dtype=torch.bool), -torch.inf)
+    return (alike.diagonal() > torch.maximum(others.amax(0), others.amax(1))).double().mean().item()
 
 
 def chance_within(groups: Sequence[str]) -> float:

@@ -22,7 +22,8 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     ``means``: cosine of two languages' mean vectors, the paper's measure; ``means_unrelated``: the same of means over *different*
     sentences, its null. ``same`` and ``different``: mean cosine of a sentence with its translation and with other sentences;
     ``centred_same`` and ``centred_different``: each language's mean subtracted first. ``retrieval``: the share of sentences whose nearest
-    neighbour in the other language is their translation; ``retrieval_within``: among sentences of the same group (pattern) only. ``cka``:
+    neighbour in the other language is their translation; ``retrieval_within``: among sentences of the same group (pattern) only. ``mexa``:
+    the share that is nearer to its translation than either of the two is to any other, not centred (arXiv 2410.05873). ``cka``:
     linear CKA (arXiv 1905.00414); ``cka_shuffled``: with the sentences of one language shuffled, because few sentences in many dimensions
     are alike by chance. ``language``: accuracy of a linear probe for the language, on sentences whose translations it was not trained on;
     ``language_shuffled``: with shuffled languages in training.
@@ -38,6 +39,7 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     centred_different: Pairs
     retrieval: Pairs
     retrieval_within: Pairs
+    mexa: Pairs
     cka: Pairs
     cka_shuffled: Pairs
     language: float
@@ -59,6 +61,25 @@ class LensDepth(msgspec.Struct, frozen=True, kw_only=True):
     others_null: dict[str, float]
 
 
+class Unification(msgspec.Struct, frozen=True, kw_only=True):
+    """How alike the states that predict a fact's object are after ``depth`` layers, for ``num_facts`` facts told in all languages.
+
+    Mean cosines, after each language's mean over a relation was subtracted. Across two languages: of the same fact (``same``), of facts of
+    other persons with the same value (``same_value``) and with another one (``different``). ``reworded``: of the same fact in two wordings
+    of one language. ``score``: ``same`` on a scale where ``different`` is 0 and ``reworded`` 1; above 1, translations are more alike than
+    rewordings.
+    """
+
+    depth: int
+    names_alike: bool
+    num_facts: int
+    same: Pairs
+    same_value: Pairs
+    different: Pairs
+    reworded: Pairs
+    score: Pairs
+
+
 class Representations(msgspec.Struct, frozen=True, kw_only=True):
     """The states of one model for parallel sentences; ``chance`` is the retrieval that guessing gives, ``chance_within`` within groups."""
 
@@ -68,6 +89,7 @@ class Representations(msgspec.Struct, frozen=True, kw_only=True):
     chance: float
     chance_within: float
     depths: list[Depth]
+    unification: list[Unification]
     num_prompts: int
     lens: list[LensDepth]
 

@@ -82,6 +82,26 @@ def about_states(states: Representations) -> list[str]:
     ]
 
 
+def about_unification(states: Representations) -> list[str]:
+    """Return a sentence for each kind of names: how near a fact in two languages comes to one representation, and what a value gives."""
+    sentences = []
+    for names_alike in (True, False):
+        rows = [row for row in states.unification if row.names_alike == names_alike and row.score.mean is not None]
+        if not rows:
+            continue
+        best = max(rows, key=lambda row: or_nan(row.score.mean))
+        score, low, high = range_of(best.score)
+        sentences.append(
+            "Where the object is about to be said, a fact about a person whose name is "
+            f"{'spelt alike' if names_alike else 'in own letters'} lies {score:.2f} of the way from another fact of its relation (0) to the "
+            f"same fact in other words of one language (1), after layer {best.depth}, where this is largest; {low:.2f} to {high:.2f} by pair "
+            f"of languages, {best.num_facts} facts. Cosines there: {or_nan(best.same.mean):.2f} with itself in the other language, "
+            f"{or_nan(best.same_value.mean):.2f} with other persons of the same value, {or_nan(best.different.mean):.2f} with those of "
+            "another one."
+        )
+    return sentences
+
+
 def about_lens(states: Representations) -> str:
     """Return a sentence on whether another language's word for the answer is likelier in an inner layer than its null."""
     inner = states.lens[1:-1]
@@ -193,11 +213,18 @@ def metrics_tree(analysed: Sequence[Analysed]) -> dict[str, object]:
     return {
         model.title: {
             "best_retrieval_within_pattern": round(max(or_nan(depth.retrieval_within.mean) for depth in model.states.depths), 4),
+            "unification_names_alike": _best_score(model.states, names_alike=True),
+            "unification_own_letters": _best_score(model.states, names_alike=False),
             "neuron_overlap": round(or_nan(model.neurons.overlap.mean), 4),
             "neuron_overlap_halves": round(or_nan(model.neurons.overlap_halves.mean), 4),
         }
         for model in analysed
     }
+
+
+def _best_score(states: Representations, *, names_alike: bool) -> float | None:
+    scores = [row.score.mean for row in states.unification if row.names_alike == names_alike and row.score.mean is not None]
+    return round(max(scores), 4) if scores else None
 
 
 def _sum(importance: Sequence[Importance], component: str, name: str, num_languages: int) -> float:
