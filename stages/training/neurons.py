@@ -6,14 +6,11 @@ from typing import Annotated
 import torch
 import typer
 
-from stages.common.devices import start_torch
 from stages.common.runner import log, run, wrote
-from stages.training.representations import InterpretParams, parallel_sentences
-from xledit.families.describe import load_folder
+from stages.training.analysis import begin, parallel_sentences
 from xledit.interpret.language_neurons import activation_shares, causal, overlap_chance, overlaps, specific
 from xledit.interpret.neurons import ablate, activation_of, components_of, importance, mean_of, of_components
 from xledit.interpret.results import Neurons
-from xledit.models.loading import ModelParams, resolve
 from xledit.models.prompts import encode_text
 from xledit.params import section
 from xledit.storage import read_json, write_json
@@ -26,10 +23,8 @@ def main(
     probes: Annotated[Path, typer.Option(help="JSON: sentences that state each fact")],
     out: Annotated[Path, typer.Option()],
 ) -> None:
-    runtime, params = start_torch(), section("tranyu.interpret", InterpretParams)
+    model, tokenizer, params = begin(name, files)
     parallel = parallel_sentences(params, read_json(probes, list[FactProbe]))
-    folder, _source = resolve(ModelParams(name=name, files=files, revision=None, dtype="float32", family="known"))
-    model, tokenizer = load_folder(folder, "float32", runtime.device)
     at_once = params.max_tokens // 4  # gradients keep every component's states
     halves = {
         code: (importance(model, tokenizer, lines[::2], at_once), importance(model, tokenizer, lines[1::2], at_once))

@@ -62,7 +62,7 @@ KINDS = {
     "tranyu.run": "stages.training.pretrain:RunParams",
     "tranyu.pretrain": "xledit.training.pretrain:PretrainParams",
     "tranyu.recall": "stages.training.recall:RecallParams",
-    "tranyu.interpret": "stages.training.representations:InterpretParams",
+    "tranyu.interpret": "stages.training.analysis:InterpretParams",
 }
 
 

@@ -93,11 +93,11 @@ def about_unification(states: Representations) -> list[str]:
         score, low, high = range_of(best.score)
         sentences.append(
             "Where the object is about to be said, a fact about a person whose name is "
-            f"{'spelt alike' if names_alike else 'in own letters'} lies {score:.2f} of the way from another fact of its relation (0) to the "
-            f"same fact in other words of one language (1), after layer {best.depth}, where this is largest; {low:.2f} to {high:.2f} by pair "
-            f"of languages, {best.num_facts} facts. Cosines there: {or_nan(best.same.mean):.2f} with itself in the other language, "
-            f"{or_nan(best.same_value.mean):.2f} with other persons of the same value, {or_nan(best.different.mean):.2f} with those of "
-            "another one."
+            f"{'spelt alike' if names_alike else 'in own letters'} lies {score:.2f} of the way from another fact of its relation (0) to "
+            f"the same fact in other words of one language (1), after layer {best.depth}, where this is largest; {low:.2f} to {high:.2f} "
+            f"by pair of languages, {best.num_facts} facts. Cosines there: {or_nan(best.same.mean):.2f} with itself in the other "
+            f"language, {or_nan(best.same_value.mean):.2f} with other persons of the same value, {or_nan(best.different.mean):.2f} with "
+            "those of another one."
         )
     return sentences
 
