@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 import xledit.training.packing
 import xledit.training.pretrain
-from stages.training.pretrain import stretches
+from stages.training.pretrain import product_flops, stretches
 from tests.tiny import SIZES, VOCABULARY, tiny_tokenizer
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.storage import read_json, write_json, write_tensors
@@ -334,6 +334,13 @@ def test_other_code_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(Killed):
         run(tmp_path, tell=tell)
     assert heard == [1]
+
+
+def test_a_clock_that_jumps_does_not_move_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [50.0, 2.0, 2.0, 1e-9, 2.0, 2.0, 300.0, 1e-9]  # the first warms up
+    clock = iter([moment for took in seconds for moment in (0.0, took)])
+    monkeypatch.setattr("stages.training.pretrain.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert product_flops("cpu", size=4) == 2 * 4**3 / 2.0
 
 
 def test_a_planted_pickle_is_not_run(tmp_path: Path) -> None:
