@@ -1,17 +1,20 @@
 """The tokenizer: nothing is lost, no language crowds out another, the same text gives the same tokens."""
 
 import re
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from xledit.training import bpe
-from xledit.training.bpe import END, TURNS, TokenizerParams, encode, fertility, train
+from xledit.training.bpe import END, EVERY, TURNS, Documents, Encoder, TokenizerParams, divided, train
+from xledit.training.results import Fertility, LanguageTokens
 
 TEXTS = {
     "en": ["The currency of Japan is called yen.", "The main official language of Brazil is Portuguese."] * 20,
@@ -22,6 +25,9 @@ PARAMS = TokenizerParams(vocabulary=350, characters=10_000)
 
 def trained(params: TokenizerParams = PARAMS, **texts: list[str]) -> PreTrainedTokenizerFast:
     return train({code: iter(some) for code, some in (TEXTS | texts).items()}, params)
+
+
+BYTES = trained(msgspec.structs.replace(PARAMS, vocabulary=259))  # a token for each byte
 
 
 @pytest.fixture(scope="module")
@@ -87,34 +93,106 @@ def test_characters_apart_makes_no_token_of_two_characters_where_no_spaces_separ
     assert apart.decode(apart("日本 is called 日本。").input_ids) == "日本 is called 日本。"
 
 
-def test_encoded_texts_end_where_they_are_said_to(tokenizer: PreTrainedTokenizerFast) -> None:
+def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> tuple[list[list[int]], LanguageTokens]:
+    """Return the documents' tokens and what was counted, with a reference that knows bytes alone."""
+    encoded = Documents(divided(texts), Encoder(tokenizer), Encoder(BYTES))
+    documents = list(encoded)
+    assert all(document.dtype == np.uint32 for document in documents)
+    return [document.tolist() for document in documents], encoded.counts()
+
+
+def test_documents_are_texts_with_an_end(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = [*TEXTS["zh"][:2], *TEXTS["en"][:2]]
-    tokens, ends = encode(tokenizer, iter(texts))
-    assert (tokens.dtype, ends.dtype, ends[-1]) == (np.uint32, np.int64, len(tokens))
-    for text, start, end in zip(texts, [0, *ends[:-1]], ends, strict=True):
-        *ids, last = tokens[start:end].tolist()
-        assert (tokenizer.decode(ids), last) == (text, 0)
+    documents, _ = encode(iter(texts), tokenizer)
+    assert [(tokenizer.decode(document[:-1]), document[-1]) for document in documents] == [(text, 0) for text in texts]
 
 
 def test_text_that_spells_a_special_token_is_not_one(tokenizer: PreTrainedTokenizerFast) -> None:
     text = f"a{END}b {TURNS[0]}system{TURNS[1]}"
-    tokens, ends = encode(tokenizer, [text, text])
-    assert [place for place, token in enumerate(tokens, start=1) if token < 3] == ends.tolist()
-    assert tokenizer.decode(tokens[: ends[0] - 1].tolist()) == text
+    for document in encode([text, text], tokenizer)[0]:
+        assert [place for place, token in enumerate(document, start=1) if token < 3] == [len(document)]
+        assert tokenizer.decode(document[:-1]) == text
     assert tokenizer.backend_tokenizer.encode(text).ids.count(0) == 1, "the tokenizer itself is as it was"
 
 
-def test_texts_are_encoded_alike_in_batches_of_any_size(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, measured = encode(tokenizer, TEXTS["zh"]), fertility(tokenizer, TEXTS["zh"])
-    monkeypatch.setattr(bpe, "BATCH", 3)
-    assert all(map(np.array_equal, encode(tokenizer, TEXTS["zh"]), whole))
-    assert fertility(tokenizer, TEXTS["zh"]) == measured
+def test_a_tokenizer_that_pads_and_truncates_is_not_let(tokenizer: PreTrainedTokenizerFast) -> None:
+    other = trained()
+    other.backend_tokenizer.enable_padding(length=50)
+    other.backend_tokenizer.enable_truncation(5)
+    assert encode(TEXTS["en"], other) == encode(TEXTS["en"], tokenizer)
+
+
+@pytest.mark.parametrize("batch", [1, 60, 500])
+def test_texts_are_encoded_alike_in_batches_of_any_size(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    whole = encode(TEXTS["zh"], tokenizer)
+    monkeypatch.setattr(bpe, "BATCH", batch)
+    assert encode(TEXTS["zh"], tokenizer) == whole
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20).map(lambda text: f"w{text}")
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts=st.lists(TEXT, min_size=1, max_size=35))
+def test_one_pass_counts_what_a_pass_for_each_number_counts(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> None:
+    def count(some: list[str], encoder: PreTrainedTokenizerFast) -> int:
+        plain = Tokenizer.from_str(encoder.backend_tokenizer.to_str())
+        plain.encode_special_tokens = True  # pyright: ignore[reportAttributeAccessIssue]
+        return sum(len(plain.encode(text, add_special_tokens=False).ids) for text in some)
+
+    def fertility(some: list[str], encoder: PreTrainedTokenizerFast) -> Fertility:
+        number, words = count(some, encoder), sum(len(bpe.WORD.findall(text)) for text in some)
+        whole = "".join(some)
+        return Fertility(per_word=number / words, per_character=number / len(whole), per_byte=number / len(whole.encode()))
+
+    held_out = texts[EVERY - 1 :: EVERY] or texts
+    wanted = LanguageTokens(
+        documents=len(texts),
+        bytes=len("".join(texts).encode()),
+        tokens=count(texts, tokenizer) + len(texts),
+        fertility=fertility(held_out, tokenizer),
+        reference=fertility(held_out, BYTES),
+    )
+    assert encode(texts, tokenizer)[1] == wanted
+
+
+@pytest.mark.parametrize("number", [1, 9, 10, 11, 35])
+def test_a_tenth_is_held_out_from_training_unless_there_are_fewer_than_ten(number: int) -> None:
+    texts = [str(place) for place in range(number)]
+    found = list(divided(iter(texts)))
+    assert [each.text for each in found] == texts
+    held_out = [each.text for each in found if each.held_out]
+    trained_on = [each.text for each in found if each.trained]
+    if number < EVERY:
+        assert held_out == trained_on == texts
+    else:
+        assert held_out == texts[9::10]
+        assert trained_on == [text for text in texts if text not in held_out]
+
+
+def test_ten_times_the_texts_take_no_more_memory(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "BATCH", 20_000)
+    plain = Encoder(tokenizer)
+
+    def peak(number: int) -> int:
+        texts = (f"{TEXTS['en'][place % 2]} {place}" for place in range(number))
+        tracemalloc.start()
+        assert sum(1 for _ in Documents(divided(texts), plain, plain)) == number
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held
+
+    peak(1000)  # what is imported and compiled once
+    few, many = peak(1000), peak(10_000)
+    assert many < 1.1 * few
 
 
 def test_fertility_counts_tokens_by_words_characters_and_bytes() -> None:
-    plain = trained(msgspec.structs.replace(PARAMS, vocabulary=259))  # bytes alone
-    found = fertility(plain, ["two words", "日元"])
-    assert (found.per_byte, found.per_character, found.per_word) == (1, 15 / 11, 15 / 3)
+    found = encode(["two words", "日元"], BYTES)[1]
+    assert found.fertility == Fertility(per_word=15 / 3, per_character=15 / 11, per_byte=1)
+    assert (found.documents, found.bytes, found.tokens) == (2, 15, 17)
 
 
 def test_a_language_without_text_and_settings_without_room_are_refused() -> None:
@@ -124,3 +202,5 @@ def test_a_language_without_text_and_settings_without_room_are_refused() -> None
         TokenizerParams(vocabulary=100, characters=10)
     with pytest.raises(ValueError, match="characters is 0; it must be at least 1"):
         TokenizerParams(vocabulary=300, characters=0)
+    with pytest.raises(ValueError, match="part_tokens is 0; it must be at least 1"):
+        TokenizerParams(vocabulary=300, characters=10, part_tokens=0)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xledit.storage import write_tensors
-from xledit.training.packing import NO_LABEL, PackedWindows, TokenShard
+from xledit.training.packing import NO_LABEL, PackedWindows
+from xledit.training.shards import TokenShard, write_shard
 
 VOCABULARY = 60_000
 END = 0
@@ -21,14 +21,11 @@ def numbered(number: int, seed: int, longest: int = 12) -> list[list[int]]:
     return [[number + 1, *random.integers(number + 2, VOCABULARY, random.integers(0, longest)).tolist(), END] for number in range(number)]
 
 
-def write(path: Path, documents: list[list[int]], dtype: type = np.uint16) -> Path:
-    tokens = np.array([token for document in documents for token in document], dtype=dtype)
-    write_tensors(path, {"tokens": tokens, "ends": np.cumsum([len(document) for document in documents], dtype=np.int64)}, {})
-    return path
-
-
 def opened(folder: Path, **languages: list[list[int]]) -> dict[str, TokenShard]:
-    return {code: TokenShard.open(write(folder / f"{code}.safetensors", documents), VOCABULARY) for code, documents in languages.items()}
+    """Return shards of several parts each."""
+    for code, documents in languages.items():
+        write_shard(folder / code, (np.array(document, dtype=np.uint32) for document in documents), code, part_tokens=50)
+    return {code: TokenShard.open(folder / code, VOCABULARY) for code in languages}
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +123,8 @@ def test_a_language_does_not_move_another_one_s_documents(shards: dict[str, Toke
 def test_the_digest_follows_the_tokens(tmp_path: Path) -> None:
     digests = set()
     for name, documents in (("a", [[1, 2, END]]), ("b", [[1, 3, END]]), ("c", [[1, END], [END]])):
-        (tmp_path / name).mkdir()
         digests.add(PackedWindows(opened(tmp_path / name, en=documents), {"en": 3}, 3, 0).digest)
     assert len(digests) == 3
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_a_shard_may_have_short_or_long_integers(tmp_path: Path, dtype: type) -> None:
-    shard = TokenShard.open(write(tmp_path / "en.safetensors", [[40_000, END]], dtype), VOCABULARY)
-    assert PackedWindows({"en": shard}, {"en": 2}, 2, 0)[0]["input_ids"].tolist() == [40_000, END]
 
 
 def test_an_index_beyond_the_windows_is_an_error(shards: dict[str, TokenShard]) -> None:
@@ -142,40 +132,6 @@ def test_an_index_beyond_the_windows_is_an_error(shards: dict[str, TokenShard]) 
     for index in (-1, len(data)):
         with pytest.raises(IndexError):
             data[index]
-
-
-@pytest.mark.parametrize(
-    ("tokens", "ends", "message"),
-    [
-        ([1, 2, 3], [2, 2, 3], "ends of documents do not ascend"),
-        ([1, 2, 3], [0, 3], "ends of documents do not ascend"),
-        ([1, 2, 3], [2, 4], "the last document ends at 4, but there are 3 tokens"),
-        ([1, 2, 3], [2], "the last document ends at 2, but there are 3 tokens"),
-        ([1, VOCABULARY, 3], [3], "holds token 60000, but the tokenizer has 60000"),
-        ([], [], "0 documents with 0 tokens; give the language a source"),
-    ],
-)
-def test_a_shard_that_breaks_a_rule_is_named(tmp_path: Path, tokens: list[int], ends: list[int], message: str) -> None:
-    path = tmp_path / "en.safetensors"
-    write_tensors(path, {"tokens": np.array(tokens, dtype=np.uint16), "ends": np.array(ends, dtype=np.int64)}, {})
-    with pytest.raises(ValueError, match=rf"en\.safetensors: .*{message}"):
-        TokenShard.open(path, VOCABULARY)
-
-
-def test_a_shard_of_other_numbers_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "en.safetensors"
-    write_tensors(path, {"tokens": np.array([1.0]), "ends": np.array([1])}, {})
-    with pytest.raises(ValueError, match=r"en\.safetensors: tokens are F64 \[1\] and ends int64 \[1\]; want one row of unsigned"):
-        TokenShard.open(path, VOCABULARY)
-
-
-def test_a_damaged_or_missing_shard_is_named_with_the_cure(tmp_path: Path) -> None:
-    path = write(tmp_path / "en.safetensors", [[1, 2, END]])
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"en\.safetensors: not a whole safetensors file .*; delete it and run `dvc repro` again"):
-        TokenShard.open(path, VOCABULARY)
-    with pytest.raises(ValueError, match=r"zh\.safetensors: not found; run `dvc repro`"):
-        TokenShard.open(tmp_path / "zh.safetensors", VOCABULARY)
 
 
 def test_a_language_without_a_shard_is_named(shards: dict[str, TokenShard]) -> None:

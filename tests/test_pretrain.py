@@ -26,8 +26,8 @@ import xledit.training.pretrain
 from stages.training.pretrain import product_flops, stretches
 from tests.tiny import SIZES, VOCABULARY, tiny_tokenizer
 from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
-from xledit.storage import read_json, write_json, write_tensors
-from xledit.training.packing import PackedWindows, TokenShard
+from xledit.storage import read_json, write_json
+from xledit.training.packing import PackedWindows
 from xledit.training.pretrain import (
     Checkpoint,
     PretrainParams,
@@ -39,6 +39,7 @@ from xledit.training.pretrain import (
     pretrain,
     rows_per_step,
 )
+from xledit.training.shards import TokenShard, write_shard
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = 16
@@ -101,14 +102,13 @@ def tiny(dropout: float = 0.0) -> FuxiTranyuForCausalLM:
 def packed(folder: Path) -> PackedWindows:
     """Return windows of random documents, END in tiny_tokenizer being 1."""
     shards = {}
-    folder.mkdir(parents=True, exist_ok=True)
     for place, code in enumerate(ASKED):
         random = np.random.default_rng(place)
         lengths = random.integers(1, 30, 20)
-        tokens = random.integers(2, VOCABULARY, lengths.sum()).astype(np.uint16)
+        tokens = random.integers(2, VOCABULARY, lengths.sum()).astype(np.uint32)
         tokens[np.cumsum(lengths) - 1] = 1
-        write_tensors(folder / f"{code}.safetensors", {"tokens": tokens, "ends": np.cumsum(lengths)}, {})
-        shards[code] = TokenShard.open(folder / f"{code}.safetensors", VOCABULARY)
+        write_shard(folder / code, np.split(tokens, np.cumsum(lengths)[:-1]), code, part_tokens=100)
+        shards[code] = TokenShard.open(folder / code, VOCABULARY)
     return PackedWindows(shards, ASKED, CONTEXT, seed=0)
 
 

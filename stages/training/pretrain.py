@@ -21,9 +21,10 @@ from xledit.params import section
 from xledit.storage import read_json, write_json
 from xledit.training import catalog
 from xledit.training.mixture import Mixture, shares
-from xledit.training.packing import PackedWindows, TokenShard
+from xledit.training.packing import PackedWindows
 from xledit.training.pretrain import PretrainParams, Step, marks, pretrain, rows_per_step
 from xledit.training.results import Pretrained, Stretch
+from xledit.training.shards import TokenShard
 
 
 class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +71,7 @@ def main(
     architecture = section("tranyu.architecture", ArchitectureParams)
     mixture: Mixture = section("tranyu.mixture", Mixture)  # pyright: ignore[reportArgumentType]
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
-    shards = {code: TokenShard.open(tokens / f"{code}.safetensors", len(tokenizer)) for code in chosen.languages}
+    shards = {code: TokenShard.open(tokens / code, len(tokenizer)) for code in chosen.languages}
     available = {code: int(shard.ends[-1]) for code, shard in shards.items()}
     wanted = mixture.tokens_per_language(available, chosen.tokens)
     data = PackedWindows(shards, wanted, architecture.context, seed)

@@ -2,7 +2,6 @@
 
 import gzip
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +12,10 @@ from transformers import AutoTokenizer
 from stages.common.runner import log, run, wrote
 from xledit.models.loading import ModelParams, resolve
 from xledit.params import section
-from xledit.storage import write_json, write_tensors
-from xledit.training.bpe import TokenizerParams, encode, fertility, train
+from xledit.storage import write_json
+from xledit.training.bpe import Documents, Encoder, TokenizerParams, divided, train
 from xledit.training.catalog import NATURAL
-from xledit.training.results import LanguageTokens
-
-# one text in so many is kept from the tokenizer, to measure its fertility on
-EVERY = 10
+from xledit.training.shards import write_shard
 
 
 class Line(msgspec.Struct):
@@ -38,29 +34,22 @@ class ReferenceParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def main(
     corpus: Annotated[Path, typer.Option(help="folder with a file per language")],
     out: Annotated[Path, typer.Option(help="folder for the tokenizer")],
-    out_tokens: Annotated[Path, typer.Option(help="folder for token shards")],
+    out_tokens: Annotated[Path, typer.Option(help="folder for token shards, a folder per language")],
     out_counts: Annotated[Path, typer.Option(help="JSON: tokens and fertility by language")],
 ) -> None:
     files = {path.name.removesuffix(".jsonl.gz"): path for path in sorted(corpus.glob("*.jsonl.gz"))}
+    params = section("tranyu.tokenizer", TokenizerParams)
     read = NATURAL.keys() & section("tranyu.run.languages", tuple[str, ...])
-    tokenizer = train(
-        {code: parts(path, held_out=False) for code, path in files.items()}, section("tranyu.tokenizer", TokenizerParams), read
-    )
+    tokenizer = train({code: (each.text for each in divided(texts(path)) if each.trained) for code, path in files.items()}, params, read)
     tokenizer.save_pretrained(out)
     other = section("tranyu.reference", ReferenceParams)
     folder, _kind = resolve(ModelParams(name=other.name, files=other.files, revision=None, dtype="float32", family="known"))
-    reference = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    encoder, reference = Encoder(tokenizer), Encoder(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     counts = {}
     for code, path in files.items():
-        tokens, ends = encode(tokenizer, texts(path))
-        write_tensors(out_tokens / f"{code}.safetensors", {"tokens": tokens, "ends": ends}, {"language": code})
-        counts[code] = LanguageTokens(
-            documents=len(ends),
-            bytes=sum(len(text.encode()) for text in texts(path)),
-            tokens=len(tokens),
-            fertility=fertility(tokenizer, parts(path, held_out=True)),
-            reference=fertility(reference, parts(path, held_out=True)),
-        )
+        documents = Documents(divided(texts(path)), encoder, reference)
+        write_shard(out_tokens / code, documents, code, params.part_tokens)
+        counts[code] = documents.counts()
     write_json(out_counts, counts)
     log.info(
         "%d tokens, %d in the corpus, %d languages",
@@ -69,12 +58,6 @@ def main(
         len(NATURAL.keys() & counts),
     )
     wrote(out_counts)
-
-
-def parts(path: Path, *, held_out: bool) -> Iterator[str]:
-    """Yield every tenth text, which the tokenizer is not trained on, or the nine others; both times all, where there are fewer than ten."""
-    few = next(islice(texts(path), EVERY - 1, None), None) is None
-    return (text for number, text in enumerate(texts(path)) if few or (number % EVERY == EVERY - 1) == held_out)
 
 
 def texts(path: Path) -> Iterator[str]:

@@ -6,68 +6,16 @@ is repeated pass by pass, so a document never comes back before all others of it
 """
 
 import hashlib
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
+
+from xledit.training.shards import TokenShard
 
 # a label that no loss is computed for
 NO_LABEL = -100
-# how many tokens are checked at a time
-BLOCK = 1 << 22
-
-
-@dataclass(frozen=True)
-class TokenShard:
-    """One language's documents on disk, end to end; a slice of ``tokens`` is read when it is asked for.
-
-    ``ends`` are where documents end ``[documents]`` int64, ``digest`` is a SHA-256 of all tokens and ends.
-    """
-
-    tokens: Any  # safetensors' slice: unsigned integers [tokens]
-    ends: np.ndarray
-    digest: str
-
-    @classmethod
-    def open(cls, path: Path, vocabulary: int) -> "TokenShard":
-        """Return a shard whose ends ascend to the last token and whose ids are all below ``vocabulary``; reads it once from end to end.
-
-        Raises ValueError that names the file when it is missing, damaged or empty, or breaks one of these rules.
-        """
-        sys.audit("xledit.read", str(path))  # safetensors opens files in Rust, where no audit event is raised
-        again = "delete it and run `dvc repro` again"
-        try:
-            file = safe_open(path, framework="np")
-            tokens, ends = file.get_slice("tokens"), file.get_tensor("ends")
-        except FileNotFoundError as error:
-            raise ValueError(f"{path}: not found; run `dvc repro` or `dvc pull`") from error
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a whole safetensors file with tokens and ends ({error}); {again}") from error
-        if len(tokens.get_shape()) != 1 or tokens.get_dtype()[0] != "U" or ends.ndim != 1 or ends.dtype != np.int64:
-            raise ValueError(
-                f"{path}: tokens are {tokens.get_dtype()} {tokens.get_shape()} and ends {ends.dtype} {list(ends.shape)}; "
-                f"want one row of unsigned integers and one of int64; {again}"
-            )
-        (size,) = tokens.get_shape()
-        if not len(ends) or not size:
-            raise ValueError(f"{path}: {len(ends)} documents with {size} tokens; give the language a source, or leave it out")
-        if np.diff(ends, prepend=0).min() < 1:
-            raise ValueError(f"{path}: the ends of documents do not ascend from 1; {again}")
-        if ends[-1] != size:
-            raise ValueError(f"{path}: the last document ends at {ends[-1]}, but there are {size} tokens; {again}")
-        digest = hashlib.sha256(ends.tobytes())
-        for start in range(0, size, BLOCK):
-            block = tokens[start : min(start + BLOCK, size)]
-            if block.max() >= vocabulary:
-                raise ValueError(f"{path}: holds token {block.max()}, but the tokenizer has {vocabulary}; {again}")
-            digest.update(block.tobytes())
-        return cls(tokens, ends, digest.hexdigest())
 
 
 class PackedWindows(Dataset[dict[str, np.ndarray]]):
@@ -114,7 +62,7 @@ class PackedWindows(Dataset[dict[str, np.ndarray]]):
         for place, begin, end in zip(places, bounds, bounds[1:], strict=False):
             shard = self._shards[self._language[place]]
             shift = int(shard.ends[self._documents[place]] - self._ends[place])
-            pieces.append(shard.tokens[int(begin) + shift : int(end) + shift])
+            pieces.append(shard.read(int(begin) + shift, int(end) + shift))
         lengths = np.diff(bounds)
         input_ids = np.concatenate(pieces).astype(np.int64)
         position_ids = np.arange(start, stop) - np.repeat(bounds[:-1], lengths)

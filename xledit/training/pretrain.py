@@ -35,7 +35,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from xledit.models import fuxitranyu
 from xledit.storage import read_json, sha256, write_json
-from xledit.training import packing
+from xledit.training import packing, shards
 from xledit.training.costs import flops_per_token
 from xledit.training.packing import NO_LABEL, PackedWindows
 
@@ -439,7 +439,7 @@ def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: Pac
 
 def _fingerprint(model: PreTrainedModel, data: PackedWindows, params: PretrainParams, seed: int, *, use_gpu: bool) -> str:
     """Return a name for all that a run's weights depend on; when it saves is not among it."""
-    code = [sha256(Path(path)) for path in (__file__, packing.__file__, fuxitranyu.__file__)]
+    code = [sha256(Path(path)) for path in (__file__, packing.__file__, shards.__file__, fuxitranyu.__file__)]
     versions = [version(name) for name in ("torch", "transformers", "accelerate")]
     settings = msgspec.structs.replace(params, save_steps=1)
     made_of = [settings, seed, data.digest, code, versions, use_gpu, PartialState().num_processes]
