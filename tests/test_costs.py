@@ -113,7 +113,8 @@ def test_the_shares_of_the_8b_size_are_the_papers() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_fits_the_settings_and_its_devices(name: str, project: Path) -> None:
     from stages.training.corpus import Sources
-    from stages.training.pretrain import ArchitectureParams, RunParams
+    from stages.training.pretrain import RunParams
+    from xledit.training.architecture import ArchitectureParams
 
     size = named.read(name)
     set_params(project, size.params)

@@ -16,30 +16,15 @@ from transformers import AutoTokenizer
 
 from stages.common.devices import start_torch
 from stages.common.runner import log, progress, run, wrote
-from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.params import section
 from xledit.storage import read_json, write_json
 from xledit.training import catalog
+from xledit.training.architecture import ArchitectureParams, new_model
 from xledit.training.mixture import Mixture, shares
 from xledit.training.packing import PackedWindows
 from xledit.training.pretrain import PretrainParams, Step, marks, pretrain, rows_per_step
 from xledit.training.results import Pretrained, Stretch
 from xledit.training.shards import TokenShard
-
-
-class ArchitectureParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``tranyu.architecture`` section of params.yaml, in transformers' names; what is not here is as in the paper.
-
-    ``initializer_range`` is the standard deviation of the first weights: 0.01 at the paper's width of 4,096, which is 0.64 over its root.
-    """
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    context: int
-    attention_dropout: float
-    initializer_range: float
 
 
 class RunParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,14 +124,6 @@ def _mean(values: Sequence[tuple[float | None, int]]) -> float:
     """Return the mean of those that are finite, weighted by the numbers beside them."""
     finite = [(value, number) for value, number in values if value is not None]
     return sum(value * number for value, number in finite) / sum(number for _value, number in finite) if finite else math.nan
-
-
-def new_model(architecture: ArchitectureParams, vocabulary: int, seed: int) -> FuxiTranyuForCausalLM:
-    """Return a model with random weights, drawn from the seed."""
-    settings = msgspec.to_builtins(architecture)
-    config = FuxiTranyuConfig(vocab_size=vocabulary, max_position_embeddings=settings.pop("context"), **settings)
-    torch.manual_seed(seed)
-    return FuxiTranyuForCausalLM(config)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ KINDS = {
     "tranyu.tokenizer": "xledit.training.bpe:TokenizerParams",
     "tranyu.reference": "stages.training.tokenizer:ReferenceParams",
     "tranyu.mixture": "xledit.training.mixture:Mixture",
-    "tranyu.architecture": "stages.training.pretrain:ArchitectureParams",
+    "tranyu.architecture": "xledit.training.architecture:ArchitectureParams",
     "tranyu.run": "stages.training.pretrain:RunParams",
     "tranyu.pretrain": "xledit.training.pretrain:PretrainParams",
     "tranyu.recall": "stages.training.recall:RecallParams",
