@@ -10,8 +10,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 export HF_HUB_DISABLE_TELEMETRY := 1
+# threads that wait do not spin: where cores are shared, spinning made training ten times slower (docs/LOG.md, 2026-12-01)
+export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: repro tranyu test fast lint audit verify bench mutation lock clean
+.PHONY: repro tranyu crossing test fast lint audit verify bench mutation lock clean
 
 repro: $(READY)  ## run the pipeline and print the headline table
 	dvc repro
@@ -20,6 +22,9 @@ repro: $(READY)  ## run the pipeline and print the headline table
 tranyu: $(TRAINING)  ## train the multilingual model from scratch, edit facts in it, and print what crossed
 	dvc repro tranyu/dvc.yaml
 	xledit run tranyu
+
+crossing: $(TRAINING)  ## train 24 small models and say which facts and which edits cross, and what predicts it (an hour of two cores)
+	dvc repro crossing/dvc.yaml
 
 test: $(DEV) lint  ## every check and every test
 	$(PYTEST)

@@ -1,4 +1,4 @@
-"""Write what each stage imports into the ``deps`` of both dvc.yaml files, or with ``--check`` say where they differ.
+"""Write what each stage imports into the ``deps`` of all dvc.yaml files, or with ``--check`` say where they differ.
 
 DVC does not follow Python imports (treeverse/dvc#9195): without this a changed module would not rerun its stages. A folder of
 ``FOLDERS`` is one idea: a stage that imports several of its files depends on the folder. Of the methods, which are imported by name, a
@@ -16,11 +16,12 @@ import grimp
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-PIPELINES = (Path("dvc.yaml"), Path("tranyu/dvc.yaml"))
+PIPELINES = (Path("dvc.yaml"), Path("tranyu/dvc.yaml"), Path("crossing/dvc.yaml"))
 CODE = ("stages/", "xledit/")
 FOLDERS = (
     "stages/common",
     "xledit/benchmark",
+    "xledit/crossing",
     "xledit/datasets",
     "xledit/families",
     "xledit/geometry",
@@ -30,15 +31,18 @@ FOLDERS = (
     "xledit/report/training",
 )
 METHODS = "xledit.editing.methods"
-OWN_METHOD = "xledit/editing/methods/${item.method}.py"
+ALL_METHODS, OWN_METHOD = "xledit/editing/methods", "xledit/editing/methods/${item.method}.py"
 yaml = YAML()
 yaml.preserve_quotes = True
 yaml.width = 140
 yaml.indent(mapping=2, sequence=4, offset=2)
 
 
-def imports_of(module: str, graph: grimp.ImportGraph) -> list[str]:
-    """Return the files and folders of the module, of all project modules that it imports, directly or not, and of their packages."""
+def imports_of(module: str, graph: grimp.ImportGraph, methods: str = OWN_METHOD) -> list[str]:
+    """Return the files and folders of the module, of all project modules that it imports, directly or not, and of their packages.
+
+    ``methods`` stands for the files of methods.
+    """
     seen, waiting = set[str](), {module}
     while waiting:
         name = waiting.pop()
@@ -47,7 +51,8 @@ def imports_of(module: str, graph: grimp.ImportGraph) -> list[str]:
         if name == METHODS:
             imported |= {child for child in graph.modules if child.startswith(f"{METHODS}.")}
         waiting |= ({name.rpartition(".")[0], *imported} - {""}) - seen
-    files = {OWN_METHOD if name.startswith(f"{METHODS}.") else str(path) for name in seen if (path := _file(name))}
+    files = {methods if name.startswith(f"{METHODS}.") else str(path) for name in seen if (path := _file(name))}
+    files -= {str(_file(METHODS))} if methods == ALL_METHODS else set()
     return sorted(_folded(files))
 
 
@@ -87,7 +92,8 @@ def is_code(dep: str) -> bool:
 
 def expected_deps(stage: dict, graph: grimp.ImportGraph) -> list[str]:
     """Return the stage's deps with those on code replaced by its imports."""
-    return [*(dep for dep in stage["deps"] if not is_code(dep)), *imports_of(module_of(stage), graph)]
+    methods = OWN_METHOD if "${item.method}" in stage["cmd"] else ALL_METHODS
+    return [*(dep for dep in stage["deps"] if not is_code(dep)), *imports_of(module_of(stage), graph, methods)]
 
 
 def main() -> int:

@@ -63,6 +63,7 @@ KINDS = {
     "tranyu.pretrain": "xledit.training.pretrain:PretrainParams",
     "tranyu.recall": "stages.training.recall:RecallParams",
     "tranyu.interpret": "stages.training.analysis:InterpretParams",
+    "tranyu.crossing": "xledit.crossing.settings:CrossingParams",
 }
 
 

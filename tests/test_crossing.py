@@ -1,0 +1,273 @@
+"""The joint experiment: a cell does what its parts do alone, its rows are what definitions say, and what predicts what is found again."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+from scipy.stats import spearmanr
+
+from xledit.crossing.results import CellCrossing, CheckpointCrossing, EditCrossing, SeedCrossing, Share
+from xledit.crossing.settings import CrossingParams
+from xledit.interpret.results import Depth, LanguageNeurons, Pairs, Unification
+from xledit.report.crossing import findings
+from xledit.report.crossing.figure import crossing
+from xledit.training.results import Recall
+
+ROOT = Path(__file__).parents[1]
+SECTION: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))["tranyu"]["crossing"]
+TINY = SECTION | {
+    "everywhere": [0.5],
+    "english": [0.5],
+    "seeds": [1, 2],
+    "people": SECTION["people"] | {"persons": 48, "tellings": 3, "values": 4, "sentences": str(ROOT / "data/tranyu/people")},
+    "tokenizer": {"vocabulary": 600, "characters": 20_000, "characters_apart": True},
+    "architecture": SECTION["architecture"] | {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "context": 64},
+    "tokens": 6_000,
+    "pretrain": SECTION["pretrain"] | {"batch_tokens": 512, "late_batch_tokens": 512, "checkpoints": 2, "warmup_steps": 2},
+    "edit": SECTION["edit"]
+    | {
+        "facts": 4,
+        "methods": {"memit": {"old_key_weight": 3.0, "regularisation": 0.001}, "lora": {"steps": 2}},
+        "vectors": SECTION["edit"]["vectors"] | {"steps": 2},
+        "old_keys": 300,
+    },
+    "probes_per_group": 3,
+    "sentences": 8,
+    "neuron_sentences": 4,
+}
+
+
+def params(**changes: object) -> CrossingParams:
+    return msgspec.convert(TINY | changes, CrossingParams)
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"everywhere": [0.95]}, "everywhere: 0.95 is more than told, 0.9"),
+        ({"seeds": [1, 1]}, "seeds: .* each once"),
+        ({"english": [1.5]}, "Expected `float` <= 1"),
+        ({"people": TINY["people"] | {"languages": ["zh", "ru"]}}, "the balance is of English and one other language"),
+        ({"edit": TINY["edit"] | {"methods": {"memit": {"old_key_wieght": 1.0}}}}, "methods.memit: .*old_key_wieght"),
+        ({"edit": TINY["edit"] | {"methods": {"nothing": {}}}}, "nothing"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_by_its_key(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises((ValueError, msgspec.ValidationError), match=complaint):
+        params(**changes)
+
+
+def test_the_world_of_a_cell_tells_as_many_facts_whatever_share_of_them_in_both() -> None:
+    for everywhere in (0.3, 0.6):
+        world = params(everywhere=[everywhere]).world(everywhere)
+        assert (world.everywhere, world.everywhere + world.one_language) == (everywhere, pytest.approx(0.9))
+
+
+# a cell
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> CellCrossing:
+    return run_cell(tmp_path_factory.mktemp("cell"))[0]
+
+
+def run_cell(folder: Path) -> tuple[CellCrossing, bytes]:
+    """Run the stage as DVC does, in a folder with params.yaml."""
+    tree = {"seed": 0, "runtime": {"device": "cpu", "matmul_precision": "highest", "threads": 2}, "tranyu": {"crossing": TINY}}
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(tree, file)
+    command = [sys.executable, "-m", "stages.training.crossing", "--everywhere", "0.5", "--english", "0.5", "--out", "cell.json"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    content = (folder / "cell.json").read_bytes()
+    return msgspec.json.decode(content, type=CellCrossing), content
+
+
+@pytest.mark.slow
+def test_a_cell_measures_every_seed_at_every_checkpoint(cell: CellCrossing) -> None:
+    assert [seed.seed for seed in cell.seeds] == [1, 2]
+    for seed in cell.seeds:
+        tokens = [checkpoint.tokens for checkpoint in seed.checkpoints]
+        assert len(tokens) == 2 and tokens == sorted(set(tokens))
+        for checkpoint in seed.checkpoints:
+            asked = [(row.method, row.edit_language, row.probe_language, row.names_alike) for row in checkpoint.edits]
+            assert sorted(asked) == sorted(itertools.product(("memit", "lora"), ("zh", "en"), ("zh", "en"), (True, False)))
+            assert all(row.num_facts == 4 for row in checkpoint.edits)
+            assert {row.depth for row in checkpoint.depths} == set(range(4))
+            assert {row.status for row in checkpoint.recall} == {"everywhere", "here", "elsewhere", "nowhere"}
+            assert {own.language for own in checkpoint.neurons} == {"zh", "en"}
+    one, other = cell.seeds
+    assert one.checkpoints != other.checkpoints
+
+
+@pytest.mark.slow
+def test_a_floor_is_of_the_unedited_model_whoever_edits(cell: CellCrossing) -> None:
+    for checkpoint in (checkpoint for seed in cell.seeds for checkpoint in seed.checkpoints):
+        floors: dict[tuple, set[float]] = {}
+        for row in checkpoint.edits:
+            for name, share in row.shares.items():
+                floors.setdefault((row.probe_language, row.names_alike, name), set()).add(share.floor)
+        assert all(len(values) == 1 for values in floors.values())
+
+
+@pytest.mark.slow
+def test_the_same_settings_give_the_same_bytes(cell: CellCrossing, tmp_path: Path) -> None:
+    again, content = run_cell(tmp_path)
+    assert again == cell
+    assert b"tmp" not in content
+
+
+@pytest.mark.slow
+def test_a_real_cell_goes_through_to_the_figure(cell: CellCrossing) -> None:
+    found = findings.rows([cell])
+    assert len(found) == 2 * 2 * 2
+    assert findings.sentences(found)
+    assert crossing(found).startswith("<?xml")
+
+
+# rows, by hand
+
+
+def pairs(value: float) -> Pairs:
+    return Pairs(mean=value, low=value, high=value)
+
+
+def edit(own: str, asked: str, *, alike: bool = True, **shares: tuple[float, float]) -> EditCrossing:
+    some = {name: Share(value=value, floor=floor) for name, (value, floor) in shares.items()}
+    return EditCrossing(method="memit", edit_language=own, probe_language=asked, names_alike=alike, num_facts=10, shares=some)
+
+
+def checkpoint(tokens: int = 100, score: float = 0.5, elsewhere: float = 0.4) -> CheckpointCrossing:
+    def recall(code: str, told: str, share: float, facts: int = 10, wording: str = "known") -> Recall:
+        return Recall(language=code, told=told, wording=wording, names_alike=True, num_facts=facts, share=share, null=None)  # type: ignore[arg-type]
+
+    both = {"exact": (0.9, 0.1), "efficacy": (1.0, 0.2), "control": (0.3, 0.2)}
+    crossed = {"exact": (0.3, 0.1), "efficacy": (0.6, 0.2), "control": (0.4, 0.2)}
+    like = {name: pairs(0.1) for name in Depth.__struct_fields__ if name not in ("depth", "pooling", "language", "language_shuffled")}
+    return CheckpointCrossing(
+        tokens=tokens,
+        recall=(
+            recall("zh", "everywhere", 0.9),
+            recall("en", "everywhere", 0.7, facts=30),
+            recall("zh", "en", elsewhere),
+            recall("en", "zh", elsewhere),
+            recall("zh", "zh", 1.0),
+            recall("zh", "en", 0.0, wording="unseen"),
+            recall("zh", "nowhere", 0.1),
+            recall("en", "nowhere", 0.2),
+        ),
+        edits=tuple(
+            edit(own, asked, alike=alike, **(both if own == asked else crossed))
+            for own in ("zh", "en")
+            for asked in ("zh", "en")
+            for alike in (True, False)
+        ),
+        unification=tuple(
+            Unification(
+                depth=depth, names_alike=True, num_facts=9, same=pairs(1), same_value=pairs(1), different=pairs(0), reworded=pairs(1),
+                score=pairs(score + depth),
+            )
+            for depth in range(4)
+        ),
+        depths=tuple(
+            Depth(depth=depth, pooling="last", **like | {"cka": pairs(0.5 + depth / 10)}, language=1.0, language_shuffled=0.5)
+            for depth in range(4)
+        ),
+        neurons=tuple(
+            LanguageNeurons(language=code, num_neurons={}, rise={"zh": 0.5, "en": 0.3}, random_rise={"zh": 0.1, "en": 0.2})
+            for code in ("zh", "en")
+        ),
+    )  # fmt: skip
+
+
+def test_a_row_is_what_its_definitions_say() -> None:
+    cell = CellCrossing(everywhere=0.3, english=0.9, seeds=(SeedCrossing(seed=7, num_parameters=1, checkpoints=(checkpoint(),)),))
+    row = findings.rows([cell])[0]
+    assert (row.everywhere, row.english, row.seed, row.place, row.tokens, row.names_alike) == (0.3, 0.9, 7, 0, 100, True)
+    assert row.known == pytest.approx((0.9 * 10 + 0.7 * 30) / 40)
+    assert row.facts == pytest.approx(0.4 - 0.15)
+    memit = row.edits["memit"]
+    assert memit.stored == pytest.approx(0.9)
+    assert memit.transfer == pytest.approx(0.4 / 0.8)
+    assert memit.control == pytest.approx(0.2 / 0.8)
+    assert memit.crossing == pytest.approx(0.25)
+    assert memit.said == pytest.approx(0.2 / 0.8)
+    assert row.unification == pytest.approx(0.5 + 1.5), "the mean of the depths between the layers"
+    assert row.cka == pytest.approx(0.65 - 0.1)
+    assert row.neurons == pytest.approx((0.4 + 0.1) / 2)
+
+
+def test_an_edit_that_stored_nothing_has_no_transfer() -> None:
+    nothing = tuple(
+        edit(own, asked, alike=alike, exact=(0.1, 0.1), efficacy=(0.2, 0.2), control=(0.2, 0.2))
+        for own, asked, alike in itertools.product(("zh", "en"), ("zh", "en"), (True, False))
+    )
+    one = msgspec.structs.replace(checkpoint(), edits=nothing)
+    cell = CellCrossing(everywhere=0.3, english=0.9, seeds=(SeedCrossing(seed=7, num_parameters=1, checkpoints=(one,)),))
+    assert math.isnan(findings.rows([cell])[0].edits["memit"].crossing)
+
+
+# predictions
+
+
+def grid(seed: int = 0) -> list[CellCrossing]:
+    """Models whose unification at the first checkpoint orders how far facts cross at the last."""
+    draw = np.random.default_rng(seed)
+    cells = []
+    for everywhere in (0.3, 0.6):
+        seeds = []
+        for number in range(6):
+            first, last = sorted(draw.random(2))
+            seeds.append(
+                SeedCrossing(
+                    seed=number,
+                    num_parameters=1,
+                    checkpoints=(
+                        checkpoint(100, score=float(first), elsewhere=0.2),
+                        checkpoint(200, score=float(last), elsewhere=float(first)),
+                    ),
+                )
+            )
+        cells.append(CellCrossing(everywhere=everywhere, english=0.5, seeds=tuple(seeds)))
+    return cells
+
+
+def test_what_predicts_is_found_and_what_does_not_is_not() -> None:
+    found = findings.rows(grid())
+    targets = {"facts": findings.MEASURES["facts that cross"]}
+    rows = findings.predictions(found, targets, names_alike=True)
+    by_place = {(row.measure, row.tokens): row for row in rows}
+    early = by_place["unification", 100]
+    assert (early.correlation.value, early.num_models) == (1.0, 12)
+    assert math.isnan(by_place["retrieval", 100].correlation.value or 0), "the same in all models"
+    late = by_place["unification", 200].correlation
+    assert late.value is not None and late.value < 1 and late.low is not None and late.low <= late.value
+
+
+def test_a_rank_correlation_is_scipys() -> None:
+    draw = np.random.default_rng(3)
+    sample = np.round(draw.random((30, 2)), 1)
+    assert findings.correlation(sample).value == pytest.approx(spearmanr(*sample.T).statistic, abs=1e-4)
+    assert math.isnan(findings.correlation(sample[:3]).value or 0)
+
+
+def test_sentences_and_figure_are_of_the_last_checkpoints_and_name_every_level() -> None:
+    found = findings.rows(grid())
+    text = " ".join(findings.sentences(found))
+    mean = np.mean([row.facts for row in found if row.place == 1 and row.names_alike])
+    assert f"{mean:.2f} [" in text
+    assert "at 0.3" in text and "at 0.6" in text and "memit" in text
+    svg = crossing(found)
+    assert svg == crossing(found)
+    for words in ("facts cross", "edits cross (memit)", "unification", "50% English", "30% told in both", "60% told in both"):
+        assert words in svg

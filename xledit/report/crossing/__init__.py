@@ -1,0 +1,1 @@
+"""The joint experiment in numbers, words and one figure."""
