@@ -14,11 +14,13 @@ import pytest
 from ruamel.yaml import YAML
 from scipy.stats import spearmanr
 
+from tools import readme
 from xledit.crossing.results import CellCrossing, CheckpointCrossing, EditCrossing, SeedCrossing, Share
 from xledit.crossing.settings import CrossingParams
 from xledit.interpret.results import Depth, LanguageNeurons, Pairs, Unification
 from xledit.report.crossing import findings
 from xledit.report.crossing.figure import crossing
+from xledit.storage import write_json
 from xledit.training.results import Recall
 
 ROOT = Path(__file__).parents[1]
@@ -271,3 +273,14 @@ def test_sentences_and_figure_are_of_the_last_checkpoints_and_name_every_level()
     assert svg == crossing(found)
     for words in ("facts cross", "edits cross (memit)", "unification", "50% English", "30% told in both", "60% told in both"):
         assert words in svg
+
+
+def test_the_readmes_tables_are_the_findings(tmp_path: Path) -> None:
+    found = findings.findings(findings.rows(grid()))
+    write_json(tmp_path / "findings.json", found)
+    table = readme.crossing_table(tmp_path / "findings.json")
+    assert [row[:3] for row in table[1:]] == [[share, "50%", kind] for share in ("30%", "60%") for kind in ("alike", "own letters")]
+    assert table[1][table[0].index("facts cross")] == findings.said(found.ends[0].facts)
+    rows = readme.predictions_table(tmp_path / "findings.json")
+    assert rows[1][:2] == ["unification", "facts"] and {len(row) for row in rows} == {5}
+    assert {"crossing", "predictions"} <= readme.TABLES.keys()

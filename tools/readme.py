@@ -3,7 +3,8 @@
 A table, or a sentence with figures, stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per
 method and edit (``cells``, ``kinds``, ``groups``), the folder of a run (``best``, ``collapse``), the file that `make audit` writes
 (``audit``), that `make mutation` writes (``mutation``, a sentence), or one of reports/tranyu: pretrain.json (``mixture``), tokenizer.json
-(``fertility``), recall.json (``recall``), or the folder of the sizes that it can have (``costs``).
+(``fertility``), recall.json (``recall``), or the folder of the sizes that it can have (``costs``); or reports/crossing/findings.json
+(``crossing``, ``predictions``).
 """
 
 import math
@@ -17,6 +18,7 @@ from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.report.common.numbers import Measured
+from xledit.report.crossing.findings import Findings, said
 from xledit.report.editing import runs
 from xledit.report.editing.tables import MatrixRow, group_rows, matrix
 from xledit.report.training import tables as training_tables
@@ -179,6 +181,43 @@ def recall_table(path: Path) -> list[list[str]]:
     return [["asked in", *RECALL], *rows]
 
 
+def crossing_table(path: Path) -> list[list[str]]:
+    """Return how far facts and edits cross in the last checkpoints of each cell and kind of names, and how unified facts are."""
+    found = read_json(path, Findings)
+    methods = list(found.ends[0].edits)
+    rows = [
+        [
+            f"{row.everywhere:.0%}",
+            f"{row.english:.0%}",
+            "alike" if row.names_alike else "own letters",
+            *map(said, (row.known, row.facts, *(row.edits[method] for method in methods), row.unification)),
+        ]
+        for row in found.ends
+    ]
+    head = [
+        "told in both",
+        "English tokens",
+        "names",
+        "known where told in both",
+        "facts cross",
+        *(f"edits cross: {name}" for name in methods),
+    ]
+    return [[*head, "unification"], *rows]
+
+
+def predictions_table(path: Path) -> list[list[str]]:
+    """Return how each measure at some checkpoints goes with crossing at the end, over models whose names are spelt alike."""
+    found = read_json(path, Findings).predictions["alike"]
+    tokens = sorted({row.tokens for row in found})
+    shown = [tokens[place] for place in (len(tokens) // 4, len(tokens) // 2, len(tokens) - 1)]
+    by_place = {(row.measure, row.target, row.tokens): said(row.correlation) for row in found}
+    pairs = dict.fromkeys((row.measure, row.target) for row in found)
+    return [
+        ["measure", "crossing at the end of", *(f"after {number / 1000:,.0f} thousand tokens" for number in shown)],
+        *([*pair, *(by_place[*pair, number] for number in shown)] for pair in pairs),
+    ]
+
+
 def costs_table(folder: Path) -> list[list[str]]:
     """Return the costs of a folder's runs that name a device, a column per run."""
     all_runs = {path.stem: named.read(path.stem) for path in sorted(folder.glob("*.yaml"))}
@@ -218,6 +257,8 @@ TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "mixture": mixture_table,
     "fertility": fertility_table,
     "recall": recall_table,
+    "crossing": crossing_table,
+    "predictions": predictions_table,
     "costs": costs_table,
 }
 SENTENCES: dict[str, Callable[[Path], str]] = {"mutation": mutation_sentence}
