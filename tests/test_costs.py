@@ -159,5 +159,6 @@ def test_using_a_size_prints_what_it_costs(project: Path, monkeypatch: pytest.Mo
 def test_sources_are_a_file_of_theirs(file: str, project: Path) -> None:
     path = project / named.RUNS / "small.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("rows: hub.yaml", f"rows: {file}"), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"runs/small\.yaml: tranyu\.sources\.rows: .*: no such file in .*; known: hub\.yaml"):
+    known = r"known: dpo\.yaml, hub\.yaml, sft\.yaml"
+    with pytest.raises(ValueError, match=rf"runs/small\.yaml: tranyu\.sources\.rows: .*: no such file in .*; {known}"):
         named.read("small")

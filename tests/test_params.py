@@ -184,6 +184,8 @@ def test_an_unknown_choice_lists_the_known_ones(write: Write) -> None:
         ("tranyu.architecture", "xledit.training.architecture:ArchitectureParams"),
         ("tranyu.run", "stages.training.pretrain:RunParams"),
         ("tranyu.pretrain", "xledit.training.pretrain:PretrainParams"),
+        ("tranyu.sft", "xledit.training.tuning_params:SftParams"),
+        ("tranyu.dpo", "xledit.training.tuning_params:DpoParams"),
         ("tranyu.recall", "stages.training.recall:RecallParams"),
     ],
 )

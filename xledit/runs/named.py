@@ -13,6 +13,8 @@ from xledit.training.costs import Device
 
 RUNS = Path("runs")
 SOURCES = RUNS / "tranyu-sources"
+# sections whose rows may be a file of these
+WITH_SOURCES = ("tranyu.sources", "tranyu.sft", "tranyu.dpo")
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 DEFAULT = "default"  # the run of params.yaml as it is, in reports/
 LAYERS = "edit.layers"
@@ -174,14 +176,16 @@ def _load(name: str, asked_by: str | None = None) -> NamedRun:
 
 def _with_sources(name: str, run: NamedRun) -> dict[str, Any]:
     """Return a run's own settings, a file of runs/tranyu-sources in place of its name, each row with the run's limit."""
-    section = run.params.get("tranyu.sources")
-    if not isinstance(section, dict) or not isinstance(file := section.get("rows"), str):
-        return run.params
-    files = {path.name: path for path in SOURCES.glob("*.yaml")}
-    if file not in files:
-        raise ValueError(f"{path_of(name)}: tranyu.sources.rows: {file}: no such file in {SOURCES}; known: {', '.join(files) or 'none'}")
-    rows = [row | {"limit": run.limit} for row in read_yaml(files[file])]
-    return run.params | {"tranyu.sources": section | {"rows": rows}}
+    params = run.params
+    for key in WITH_SOURCES:
+        section = params.get(key)
+        if not isinstance(section, dict) or not isinstance(file := section.get("rows"), str):
+            continue
+        files = {path.name: path for path in sorted(SOURCES.glob("*.yaml"))}
+        if file not in files:
+            raise ValueError(f"{path_of(name)}: {key}.rows: {file}: no such file in {SOURCES}; known: {', '.join(files) or 'none'}")
+        params = params | {key: section | {"rows": [row | {"limit": run.limit} for row in read_yaml(files[file])]}}
+    return params
 
 
 def _joined(*all_values: dict[str, Any]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ KINDS = {
     "tranyu.architecture": "xledit.training.architecture:ArchitectureParams",
     "tranyu.run": "stages.training.pretrain:RunParams",
     "tranyu.pretrain": "xledit.training.pretrain:PretrainParams",
+    "tranyu.sft": "xledit.training.tuning_params:SftParams",
+    "tranyu.dpo": "xledit.training.tuning_params:DpoParams",
     "tranyu.recall": "stages.training.recall:RecallParams",
     "tranyu.interpret": "stages.training.analysis:InterpretParams",
     "tranyu.crossing": "xledit.crossing.settings:CrossingParams",

@@ -1,0 +1,48 @@
+"""The last checkpoint + questions about the world's persons, or conversations of a hub -> a model that answers in chat."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import datasets
+import torch
+import typer
+from accelerate import PartialState
+
+from stages.common.devices import start_torch
+from stages.common.runner import log, progress, run, wrote
+from xledit.models.loading import read_folder
+from xledit.params import section
+from xledit.storage import read_json, write_json
+from xledit.training.chat import make_chat
+from xledit.training.questions import Questions
+from xledit.training.tuning import encode_conversations, num_steps, sft
+from xledit.training.tuning_params import SftParams
+from xledit.training.tuning_results import Tuned, sentence
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="folder of the base model")],
+    questions: Annotated[Path, typer.Option(help="JSON: questions about the world's persons")],
+    work: Annotated[Path, typer.Option(help="folder for what is done in part")],
+    out: Annotated[Path, typer.Option(help="folder for the tuned model")],
+    out_log: Annotated[Path, typer.Option(help="JSON: what was learnt from, and the loss")],
+) -> None:
+    use_gpu = start_torch().device != "cpu" and torch.cuda.is_available()
+    datasets.disable_progress_bars()
+    seed, params = section("seed", int), section("tranyu.sft", SftParams)
+    tuned, base_tokenizer = read_folder(model, "float32", "cpu", None)
+    tokenizer = make_chat(tuned, base_tokenizer, seed)
+    examples = encode_conversations(tokenizer, params, read_json(questions, Questions), seed)
+    log.info("%s", sentence(examples.counts))
+    with progress(num_steps(examples, params), "steps") as step:
+        steps = sft(tuned, tokenizer, examples, params, seed=seed, work=work, out=out, use_gpu=use_gpu, tell=lambda _step: step(1))
+    log.info("loss %.3f -> %.3f, %.0f %% of the answers' tokens", steps[0].loss, steps[-1].loss, 100 * (steps[-1].token_accuracy or 0))
+    if PartialState().is_main_process:
+        write_json(out_log, Tuned(rows=examples.counts, steps=steps))
+        shutil.rmtree(work)
+        wrote(out_log)
+
+
+if __name__ == "__main__":
+    run(main)
