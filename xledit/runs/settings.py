@@ -65,6 +65,7 @@ KINDS = {
     "tranyu.dpo": "xledit.training.tuning_params:DpoParams",
     "tranyu.recall": "stages.training.recall:RecallParams",
     "tranyu.interpret": "stages.training.analysis:InterpretParams",
+    "tranyu.benchmark": "xledit.training.benchmark:BenchmarkParams",
     "tranyu.crossing": "xledit.crossing.settings:CrossingParams",
 }
 
