@@ -166,7 +166,7 @@ def test_free_answers_are_what_the_model_goes_on_with_and_may_be_of_another_lang
 ) -> None:
     most = 6
     monkeypatch.setattr(
-        benchmark, "_generation", functools.partial(lambda how, tokenizer, _longest: how(tokenizer, most - 2), benchmark._generation)
+        benchmark, "_generation", functools.partial(lambda how, tokenizer, _most: how(tokenizer, most), benchmark._generation)
     )
     tokenizer = with_chat() if chat else tiny_tokenizer()
     probes, questions = world()
@@ -207,7 +207,7 @@ def test_free_answers_are_what_the_model_goes_on_with_and_may_be_of_another_lang
 
 
 def test_there_is_room_for_the_longest_answer_and_the_turns_end_ends_it() -> None:
-    assert benchmark._generation(with_chat(), 5) == {"until": ["\n", "<|im_end|>"], "do_sample": False, "max_gen_toks": 7}
+    assert benchmark._generation(with_chat(), 5) == {"until": ["\n", "<|im_end|>"], "do_sample": False, "max_gen_toks": 5}
     assert benchmark._generation(tiny_tokenizer(), 5)["until"] == ["\n"]
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from stages.training import report as tranyu_report
+from tests.conftest import ROOT
 from tests.test_report import SCRIPT, check_page
 from tools import readme
 from xledit.interpret.results import Ablation, Depth, Importance, LanguageNeurons, LensDepth, Neurons, Pairs, Representations, Unification
@@ -31,6 +32,7 @@ from xledit.training.results import (
 )
 
 NAN = float("nan")
+PAPER = ROOT / "data/tranyu/paper_benchmarks.csv"
 
 
 def step(name: str, documents: int, num_bytes: int | None = None, **dropped: int) -> StepCounts:
@@ -184,7 +186,7 @@ def reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(reports: Path) -> dict[str, bytes]:
-    tranyu_report.main(reports=reports)
+    tranyu_report.main(reports=reports, paper=PAPER)
     return {name: (reports / name).read_bytes() for name in ("index.html", "recall.svg", "metrics.json")}
 
 
@@ -471,6 +473,7 @@ def test_metrics_are_the_last_losses_and_what_is_recalled(reports: Path) -> None
         "neuron_overlap_halves": 0.5,
     }
     assert found.pop("analyses") == {"micro, last checkpoint": of_model, f"other{SCRIPT}": of_model}
+    assert found.pop("benchmark") == {}
     assert found == {
         "loss": {"all": 3.0, "en": 4.25, "python": 4.5, "zh": 2.5},
         "recall": {
@@ -516,7 +519,7 @@ def test_metrics_are_the_last_losses_and_what_is_recalled(reports: Path) -> None
 def test_a_missing_file_is_named(reports: Path, name: str) -> None:
     (reports / f"{name}.json").unlink()
     with pytest.raises(ValueError, match=rf"{name}\.json: not found; run `dvc repro`"):
-        tranyu_report.main(reports=reports)
+        tranyu_report.main(reports=reports, paper=PAPER)
     assert not (reports / "index.html").exists()
 
 

@@ -50,6 +50,7 @@ TINY_TRANYU = {
     "tranyu.pretrain.checkpoints": CHECKPOINTS,
     "tranyu.pretrain.save_steps": 4,
     "tranyu.recall.every": 2,
+    "tranyu.benchmark.facts": 2,
 }
 EDITS = f"""\
 what: Facts of a tiny model
@@ -123,13 +124,15 @@ def test_no_mail_address_is_in_the_corpus_but_those_of_example_domains(trained: 
                 assert "@example." in address, path.name
 
 
-OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trained", "report"}
+BENCHMARKS = {"benchmark@base", "benchmark@sft", "benchmark@dpo"}
+OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trained", "report", *BENCHMARKS}
 
 
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [
         ("tranyu.recall.every", 1, {"recall", "report"}),
+        ("tranyu.benchmark.facts", 1, {*BENCHMARKS, "report"}),
         ("tranyu.mixture", {"type": "temperature", "temperature": 1.0}, OF_CHECKPOINTS),
         ("tranyu.tokenizer.vocabulary", 500, {"tokenizer", *OF_CHECKPOINTS}),
         # the reference model is asked the world's sentences, too
@@ -154,6 +157,7 @@ def test_a_setting_reruns_what_depends_on_it(trained: Project, key: str, value: 
         ("xledit/training/corpus.py", {"corpus"}),
         ("xledit/editing/locate.py", set()),
         ("xledit/report/training/page.py", {"report"}),
+        ("xledit/training/suite.py", BENCHMARKS),
     ],
 )
 def test_code_reruns_the_stages_that_import_it(trained: Project, file: str, stages: set[str]) -> None:

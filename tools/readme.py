@@ -3,8 +3,8 @@
 A table, or a sentence with figures, stands between ``<!-- KIND: PATH -->`` and ``<!-- end -->``. PATH is a folder with one summary per
 method and edit (``cells``, ``kinds``, ``groups``), the folder of a run (``best``, ``collapse``), the file that `make audit` writes
 (``audit``), that `make mutation` writes (``mutation``, a sentence), or one of reports/tranyu: pretrain.json (``mixture``), tokenizer.json
-(``fertility``), recall.json (``recall``), or the folder of the sizes that it can have (``costs``); or reports/crossing/findings.json
-(``crossing``, ``predictions``).
+(``fertility``), recall.json (``recall``), the folder benchmark (``benchmark``), or the folder of the sizes that it can have (``costs``);
+or reports/crossing/findings.json (``crossing``, ``predictions``).
 """
 
 import math
@@ -21,10 +21,12 @@ from xledit.report.common.numbers import Measured
 from xledit.report.crossing.findings import Findings, said
 from xledit.report.editing import runs
 from xledit.report.editing.tables import MatrixRow, group_rows, matrix
+from xledit.report.training import benchmark as training_benchmark
 from xledit.report.training import tables as training_tables
 from xledit.runs import named, settings, sizes
 from xledit.storage import read_json, write_bytes
 from xledit.training import catalog
+from xledit.training.benchmark_results import Benchmark, Rate
 from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status, Wording
 
 DOCUMENTS = (Path("README.md"), Path("docs/scale.md"))
@@ -218,6 +220,26 @@ def predictions_table(path: Path) -> list[list[str]]:
     ]
 
 
+def benchmark_table(folder: Path) -> list[list[str]]:
+    """Return what base and tuned models answer rightly, all languages together: per cent with the interval, most confusion, and chance."""
+    models = training_benchmark.titled({path.stem: read_json(path, Benchmark) for path in folder.glob("*.json")})
+    rows = []
+    for row in training_benchmark.rows(models):
+        asked = [cell for cell in row.cells if cell]
+        confused = max((100 * cell.confused.value for cell in asked if cell.confused), default=None)
+        rows.append(
+            [
+                training_benchmark.ASKED[row.asked],
+                row.title,
+                *(_rate(cell.right) if cell else "" for cell in row.cells),
+                "" if confused is None else f"{confused:.0f}",
+                f"{100 * asked[0].chance:.0f}",
+            ]
+        )
+    told = (f"told {kind.label}" for kind in training_benchmark.KINDS_SHOWN)
+    return [["asked by", "model", *told, "in another language's words, at most", "drawing"], *rows]
+
+
 def costs_table(folder: Path) -> list[list[str]]:
     """Return the costs of a folder's runs that name a device, a column per run."""
     all_runs = {path.stem: named.read(path.stem) for path in sorted(folder.glob("*.yaml"))}
@@ -247,6 +269,10 @@ def _recalled(found: training_tables.Recalled, *, guessing: bool) -> str:
     return f"{100 * found.share.value:.0f}{null}"
 
 
+def _rate(found: Rate) -> str:
+    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}]"
+
+
 TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "cells": cells_table,
     "kinds": kinds_table,
@@ -259,6 +285,7 @@ TABLES: dict[str, Callable[[Path], list[list[str]]]] = {
     "recall": recall_table,
     "crossing": crossing_table,
     "predictions": predictions_table,
+    "benchmark": benchmark_table,
     "costs": costs_table,
 }
 SENTENCES: dict[str, Callable[[Path], str]] = {"mutation": mutation_sentence}

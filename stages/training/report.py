@@ -1,4 +1,4 @@
-"""Corpus, tokens, loss, recall and analyses of the trained model -> one page, the README's figures, one metrics file. No torch."""
+"""Corpus, tokens, loss, recall, analyses and answers of the trained models -> one page, the README's figures, metrics. No torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,15 +8,19 @@ import typer
 from stages.common.runner import run, wrote
 from xledit.interpret.results import Neurons, Representations
 from xledit.params import section
-from xledit.report.training import figures, interpret, interpret_figures, page, tables
+from xledit.report.training import benchmark, figures, interpret, interpret_figures, page, tables
 from xledit.storage import read_json, write_bytes, write_json
+from xledit.training.benchmark_results import Benchmark
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained
 
 # of PeopleParams, which would import babel
 FACTS = ("persons", "names_alike", "relations", "values", "everywhere", "one_language", "tellings", "bare")
 
 
-def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
+def main(
+    reports: Annotated[Path, typer.Option(help="folder")],
+    paper: Annotated[Path, typer.Option(help="CSV: benchmarks as FuxiTranyu's authors report them")],
+) -> None:
     name, people = section("tranyu.run.name", str), section("tranyu.world.people", dict)
     titles = {"trained": f"{name}, last checkpoint", "reference": section("tranyu.reference.name", str)}
     analysed = [
@@ -27,6 +31,7 @@ def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
         )
         for kind, title in titles.items()
     ]
+    benchmarks = {path.stem: read_json(path, Benchmark) for path in sorted((reports / "benchmark").glob("*.json"))}
     found = page.TrainingRun(
         name=name,
         seed=section("seed", int),
@@ -43,12 +48,15 @@ def main(reports: Annotated[Path, typer.Option(help="folder")]) -> None:
         pretrained=read_json(reports / "pretrain.json", Pretrained),
         recall=read_json(reports / "recall.json", list[CheckpointRecall]),
         analysed=analysed,
+        benchmarks=benchmarks,
+        paper=benchmark.read_paper(paper),
     )
     index, figure, states, metrics = (reports / file for file in ("index.html", "recall.svg", "states.svg", "metrics.json"))
     write_bytes(index, page.render(found).encode())
     write_bytes(figure, figures.recall(found.recall).encode())
     write_bytes(states, interpret_figures.states(analysed).encode())
-    write_json(metrics, tables.metrics_tree(found.pretrained, found.recall) | {"analyses": interpret.metrics_tree(analysed)})
+    numbers = {"analyses": interpret.metrics_tree(analysed), "benchmark": benchmark.metrics_tree(benchmark.titled(benchmarks))}
+    write_json(metrics, tables.metrics_tree(found.pretrained, found.recall) | numbers)
     wrote(index, figure, states, metrics)
     typer.echo(f"{page.crossing(found.recall[-1].recall)}\n{index}")
 

@@ -193,7 +193,7 @@ def ask_world(
 
     Sentences are put as running text, whatever the model; questions through the tokenizer's chat template where it has one.
     """
-    chat = has_chat(tokenizer)
+    chat, harness = has_chat(tokenizer), _harness(model, tokenizer, batch_size)
     found: dict[str, tuple[str, Asked, Sequence[dict]]] = {}
     longest = max(
         len(tokenizer.encode(name, add_special_tokens=False))
@@ -201,6 +201,7 @@ def ask_world(
         for names in relations.values()
         for name in names.values()
     )
+    most = min(longest + 2, harness.max_length // 2)
     for place, hows in WAYS.items():
         in_chat = chat and place == "questions"
         tasks: dict[str, tuple[str, Asked]] = {}
@@ -208,9 +209,9 @@ def ask_world(
             mine = [asking for asking in asked if asking.question.language == code]
             tasks[f"{WORLD}_{how}_{code}"] = code, how
             rows = documents(mine, how, questions, tokenizer, chat=in_chat)
-            _write_world(folder / place, f"{WORLD}_{how}_{code}", rows, _generation(tokenizer, longest) if how == "free" else None)
+            _write_world(folder / place, f"{WORLD}_{how}_{code}", rows, _generation(tokenizer, most) if how == "free" else None)
         manager = TaskManager(include_path=str(folder / place), include_defaults=False)
-        results = _evaluate(_asked(model, tokenizer, batch_size), manager, list(tasks), chat=in_chat)
+        results = _evaluate(harness, manager, list(tasks), chat=in_chat)
         found |= {name: (code, how, results["samples"][name]) for name, (code, how) in tasks.items()}
     return answers(found)
 
@@ -220,15 +221,15 @@ def has_chat(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def _generation(tokenizer: PreTrainedTokenizerBase, longest: int) -> dict:
-    """Return how to generate: greedily, up to the end of the line or of the turn, a few tokens more than the longest answer has."""
+def _generation(tokenizer: PreTrainedTokenizerBase, most: int) -> dict:
+    """Return how to generate: greedily, up to the end of the line or of the turn, and ``most`` tokens at most."""
     until = ["\n"]
     if has_chat(tokenizer):
         turns: Any = tokenizer.apply_chat_template(
             [{"role": "user", "content": "?"}, {"role": "assistant", "content": "answer"}], tokenize=False
         )
         until += turns.rpartition("answer")[2].split()[:1]
-    return {"until": until, "do_sample": False, "max_gen_toks": longest + 2}
+    return {"until": until, "do_sample": False, "max_gen_toks": most}
 
 
 def _write_world(folder: Path, name: str, rows: Sequence[dict], generation: dict | None) -> None:
@@ -304,10 +305,10 @@ def ask_paper(
         write_task(folder, row, params.local, folder / "cache")
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     tasks = [_load(manager, row) for _name, row in rows]
-    asked = _asked(model, tokenizer, params.batch_size)
+    harness = _harness(model, tokenizer, params.batch_size)
     for task in tasks:
-        _check_room(task, asked.max_length)
-    results = _evaluate(asked, manager, tasks, limit=params.documents)
+        _check_room(task, harness.max_length)
+    results = _evaluate(harness, manager, tasks, limit=params.documents)
     scores = []
     for name, row in rows:
         value = round(float(results["results"][row.task][f"{row.metric},none"]), DECIMALS)
@@ -343,12 +344,13 @@ def _check_room(task: Task, context: int) -> None:
         )
 
 
-def _asked(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Any:
-    harness: Any = HFLM
-    return harness(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+def _harness(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Any:
+    """Return the model as the harness calls it."""
+    wrapped: Any = HFLM  # pyright cannot read its signature, nor that of simple_evaluate
+    return wrapped(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
 
 
-def _evaluate(asked: Any, manager: TaskManager, tasks: Sequence[str | Task], *, chat: bool = False, limit: int | None = None) -> dict:
+def _evaluate(harness: Any, manager: TaskManager, tasks: Sequence[str | Task], *, chat: bool = False, limit: int | None = None) -> dict:
     """Return the harness's results. It notes date, commit and machine there, too, which no output of ours may hold."""
-    run: Any = simple_evaluate  # pyright cannot read its signature
-    return run(model=asked, tasks=list(tasks), task_manager=manager, bootstrap_iters=0, limit=limit, apply_chat_template=chat)
+    evaluate: Any = simple_evaluate
+    return evaluate(model=harness, tasks=list(tasks), task_manager=manager, bootstrap_iters=0, limit=limit, apply_chat_template=chat)

@@ -11,7 +11,8 @@ from markupsafe import Markup
 from xledit.report.common.drawing import inline
 from xledit.report.common.numbers import or_nan, plural
 from xledit.report.common.page import template
-from xledit.report.training import figures, interpret, interpret_figures, tables
+from xledit.report.training import benchmark, benchmark_figures, figures, interpret, interpret_figures, tables
+from xledit.training.benchmark_results import Benchmark
 from xledit.training.catalog import NATURAL, row
 from xledit.training.results import CheckpointRecall, CorpusCounts, LanguageTokens, Pretrained, Recall, Wording
 
@@ -24,7 +25,10 @@ ASKED: dict[Wording, str] = {
 
 
 class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page is rendered from. ``settings`` are shown as they are; ``reference`` names the model whose tokenizer is compared."""
+    """What the page is rendered from. ``settings`` are shown as they are; ``reference`` names the model whose tokenizer is compared.
+
+    ``benchmarks`` are what models answer, by the names of the stage's outputs; ``paper`` is FuxiTranyu's table.
+    """
 
     name: str
     seed: int
@@ -35,6 +39,8 @@ class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
     pretrained: Pretrained
     recall: Sequence[CheckpointRecall]
     analysed: Sequence[interpret.Analysed] = ()
+    benchmarks: Mapping[str, Benchmark] = {}
+    paper: Sequence[benchmark.PaperRow] = ()
 
 
 def render(run: TrainingRun) -> str:
@@ -61,6 +67,9 @@ def render(run: TrainingRun) -> str:
         crossing=crossing(run.recall[-1].recall),
         analysed=run.analysed,
         interpret=interpret,
+        benchmarks=benchmark.titled(run.benchmarks),
+        benchmark=benchmark,
+        paper=run.paper,
     )
 
 
@@ -74,6 +83,9 @@ def _figures(run: TrainingRun) -> dict[str, Markup]:
         states = "likeness of languages by depth beside the nulls; the table has the numbers"
         drawn[f"states-{place}"] = (interpret_figures.states([model]), states)
         drawn[f"lens-{place}"] = (interpret_figures.lens(model.states), "probability of the answer by depth and language, beside the null")
+    if any(model.world for model in run.benchmarks.values()):
+        answered = "share of right answers by model, way of asking and where facts are told; the table has the numbers"
+        drawn["benchmark"] = (benchmark_figures.answered(benchmark.titled(run.benchmarks)), answered)
     return {name: Markup(inline(svg, name, label)) for name, (svg, label) in drawn.items()}
 
 
