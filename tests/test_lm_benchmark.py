@@ -411,6 +411,9 @@ def test_a_suite_that_there_is_none_of_is_named(tmp_path: Path) -> None:
         chosen(["XCOPA"], {"OWNER/NAME": str(tmp_path)})
     with pytest.raises(ValueError, match="local: cambridgeltl/xcopa: nowhere: no such folder"):
         chosen(["XCOPA"], {"cambridgeltl/xcopa": "nowhere"})
+    gone = msgspec.structs.replace(SUITE["XCOPA"][0], base="xcopa/default_xx.yaml")
+    with pytest.raises(ValueError, match=r"xcopa_et: .*xcopa/default_xx\.yaml: no such task"):
+        write_task(tmp_path, gone, {}, tmp_path)
     (tmp_path / "xcopa.py").touch()
     with pytest.raises(ValueError, match=r"xcopa\.py: a data set that is a script is not run"):
         chosen(["XCOPA"], {"cambridgeltl/xcopa": str(tmp_path)})

@@ -46,7 +46,7 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         world = ask_world(model, tokenizer, facts, asked, Path(scratch), params.batch_size) if facts else []
         log.info("%s: %d facts asked about", name, len(facts))
-        paper = ask_paper(model, tokenizer, suite, params, Path(scratch)) if suite else []
+        paper = ask_paper(model, tokenizer, suite, params, Path(scratch) / "paper") if suite else []
     write_json(out, Benchmark(chat=has_chat(tokenizer), world=tuple(world), paper=tuple(paper)))
     wrote(out)
 

@@ -137,8 +137,14 @@ def chosen(names: Sequence[str], local: Mapping[str, str]) -> dict[str, tuple[Ro
 
 
 def write_task(folder: Path, row: Row, local: Mapping[str, str], cache: Path) -> None:
-    """Write a task as a file that includes the harness's one. What is read from local folders is cached in ``cache``, not at home."""
-    settings: dict[str, object] = {"include": str(_base(row)), "task": row.task, "num_fewshot": row.shots, **row.changes}
+    """Write a task as a file that includes the harness's one. What is read from local folders is cached in ``cache``, not at home.
+
+    Raises ValueError where the installed harness has no such task.
+    """
+    base = _base(row)
+    if not base.is_file():
+        raise ValueError(f"{row.task}: {base}: no such task; the suite is that of lm-eval 0.4.13")
+    settings: dict[str, object] = {"include": str(base), "task": row.task, "num_fewshot": row.shots, **row.changes}
     if row.data in local:
         settings |= {"dataset_path": str(Path(local[row.data]).absolute()), "dataset_kwargs": {"cache_dir": str(cache)}}
     # JSON is YAML
