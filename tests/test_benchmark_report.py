@@ -96,9 +96,13 @@ def test_the_page_shows_every_model_beside_chance_and_intervals(text: str) -> No
 
 
 def test_what_is_said_follows_from_the_intervals() -> None:
-    known, choice, free, confused = benchmark.about(benchmark.titled(MODELS))
+    known, crossed, choice, free, confused = benchmark.about(benchmark.titled(MODELS))
     assert "base 90% (77 to 96), SFT 88% (74 to 95), DPO 25% (14 to 40); drawing gives 25%" in known
     assert "Tuning changes what is known: SFT knows as much, as far as the intervals tell, DPO knows less." in known
+    assert crossed.startswith(
+        "Of facts told in another language only, names alike (sentence, known wording): base 50% (35 to 65) (told nowhere: 25%"
+    )
+    assert crossed.endswith("In none is that clearly above what was told nowhere.")
     assert choice.endswith("Clearly above what was told nowhere: SFT, DPO.")
     assert "SFT 40% (26 to 55) (told nowhere: 8% (3 to 20))" in free
     assert free.endswith("Clearly above what was told nowhere: SFT.")

@@ -96,7 +96,7 @@ def about(models: Mapping[str, Benchmark]) -> list[str]:
         return ["No model was asked about the world."]
     first, *others = asked
     sentences = [_known(asked, first, others)]
-    sentences += [_elsewhere(asked, how) for how in ("choice", "free")]
+    sentences += [_elsewhere(asked, how) for how in ("known", "choice", "free")]
     sentences.append(_confusion(asked))
     return [sentence for sentence in sentences if sentence]
 
