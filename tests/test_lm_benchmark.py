@@ -473,8 +473,11 @@ def made(out: str) -> bytes:
     return Path(out).read_bytes()
 
 
-def test_a_folder_is_asked_and_the_same_bytes_come_out_again(project: Path) -> None:
+def test_a_folder_is_asked_and_the_same_bytes_come_out_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[object] = []
+    monkeypatch.setattr("socket.socket.connect", lambda _socket, address: called.append(address))
     first = made("a/one.json")
+    assert not called, "no network"
     assert made("b/two.json") == first
     text = first.decode()
     assert not re.search(r"/tmp|\d{4}-\d\d-\d\d|commit|hash|version", text)
