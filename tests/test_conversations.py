@@ -357,7 +357,10 @@ def test_questions_of_those_to_tune_with_are_answered_in_their_language() -> Non
     found = list(QuestionRows().examples(WORLD, 7, Tally()))
     asked = [question for question in WORLD.questions if question.split == "train"]
     assert [row.turns[0].content for row in found] == [question.text for question in asked]
-    assert all(row.turns[1].content == WORLD.answer(question) for row, question in zip(found, asked, strict=True))
+    # with the space that it follows in a text, where there is one
+    said = {"zh": "{}", "en": " {}", "de": " {}"}
+    for row, question in zip(found, asked, strict=True):
+        assert row.turns[1:] == (Turn("assistant", said[question.language].format(WORLD.answer(question))),)
     some = list(QuestionRows(per_language=20).examples(WORLD, 7, Tally()))
     assert Counter(row.language for row in some) == dict.fromkeys(NAMES, 20)
     assert set(some) < set(found)
@@ -372,10 +375,11 @@ def test_what_is_rejected_is_wrong_or_in_another_language_as_often_as_wanted() -
             question = next(
                 question for question in WORLD.questions if question.text == row.prompt[0].content and question.split == "train"
             )
-            assert row.chosen.content == WORLD.answer(question) != row.rejected.content
-            is_wrong = row.rejected.content in WORLD.others(question)
-            right = {WORLD.answer(question, code) for code in NAMES}
-            assert is_wrong or row.rejected.content in right
+            chosen, rejected = row.chosen.content.strip(), row.rejected.content.strip()
+            assert chosen == WORLD.answer(question) != rejected
+            is_wrong = rejected in WORLD.others(question)
+            assert is_wrong or rejected in {WORLD.answer(question, code) for code in NAMES}
+            assert row.rejected.content.startswith(" ") == rejected.isascii(), "each spelt as its own language spells it"
             found["wrong" if is_wrong else "other"] += 1
         return found
 
@@ -391,4 +395,4 @@ def test_a_value_that_all_languages_spell_alike_is_rejected_for_being_wrong() ->
     names = {"country": {"0": "Germany", "1": "Greece", "2": "China"}}
     alike = msgspec.structs.replace(WORLD, answers={"en": names, "de": names, "zh": names})
     rejected = [row.rejected.content for row in QuestionPairs(other_language=1.0).examples(alike, 7, Tally())]
-    assert set(rejected) == {"Germany", "Greece", "China"}
+    assert {text.strip() for text in rejected} == {"Germany", "Greece", "China"}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from xledit.training import catalog
 from xledit.training.questions import Question, Questions
 from xledit.training.tuning_results import RowCounts
 
@@ -150,7 +151,7 @@ class QuestionRows(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def examples(self, questions: Questions, seed: int, _tally: "Tally") -> Iterator[Conversation]:
         """Yield each question with its answer."""
         for question in _drawn(questions, self.per_language, seed):
-            yield Conversation(question.language, (Turn("user", question.text), Turn("assistant", questions.answer(question))))
+            yield Conversation(question.language, (Turn("user", question.text), _said(questions, question, question.language)))
 
 
 class QuestionPairs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="questions"):
@@ -166,15 +167,17 @@ class QuestionPairs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return "questions"
 
     def examples(self, questions: Questions, seed: int, _tally: "Tally") -> Iterator[Preference]:
-        """Yield each question with its answer and a worse one."""
+        """Yield each question with its answer and a worse one, each spelt as its own language spells it."""
         for question in _drawn(questions, self.per_language, seed):
             right = questions.answer(question)
             draw = random.Random(f"{seed}/preference/{question.language}/{question.fact_id}")
             # a language that spells the value alike says nothing worse
-            elsewhere = [name for code in sorted(questions.answers) if (name := questions.answer(question, code)) != right]
-            worse = elsewhere if draw.random() < self.other_language and elsewhere else questions.others(question)
-            rejected = Turn("assistant", draw.choice(worse))
-            yield Preference(question.language, (Turn("user", question.text),), Turn("assistant", right), rejected)
+            elsewhere = [code for code in sorted(questions.answers) if questions.answer(question, code) != right]
+            if elsewhere and draw.random() < self.other_language:
+                rejected = _said(questions, question, draw.choice(elsewhere))
+            else:
+                rejected = _spaced(draw.choice(questions.others(question)), question.language)
+            yield Preference(question.language, (Turn("user", question.text),), _said(questions, question, question.language), rejected)
 
 
 class _Table(Struct, Generic[Columns], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -302,6 +305,20 @@ class Tally:
         """Return what was counted, in the order in which sources and languages were met."""
         keys = dict.fromkeys([*self.taken, *self.dropped])
         return [RowCounts(source=key[0], language=key[1], taken=self.taken[key], dropped=dict(self.dropped.get(key, {}))) for key in keys]
+
+
+def _said(questions: Questions, question: Question, language: str) -> Turn:
+    """Return the right answer in a language."""
+    return _spaced(questions.answer(question, language), language)
+
+
+def _spaced(name: str, language: str) -> Turn:
+    """Return a name as an answer, with a space before it where spaces separate words.
+
+    It is then the token that the corpus has within its sentences. Without, a small tokenizer spells it in pieces that the model has never
+    seen, and nothing of what it knows is said.
+    """
+    return Turn("assistant", f" {name}" if catalog.row(language).writing == "spaced" else name)
 
 
 def _drawn(questions: Questions, most: int | None, seed: int) -> Iterator[Question]:
