@@ -301,11 +301,20 @@ def test_a_named_device_is_taken_and_auto_finds_one(name: str) -> None:
 def test_a_gguf_is_converted_once_and_gives_the_same_logits(whole_gguf: Path, cache_folder: Path) -> None:
     manifest = describe(params(whole_gguf))
     (converted,) = cache_folder.iterdir()
-    assert (manifest.source, manifest.family, converted.name) == ("gguf", GGUF_FAMILY, f"gguf-{sha256(whole_gguf)}")
+    assert (manifest.source, manifest.family, converted.name) == ("gguf", GGUF_FAMILY, f"gguf-2-{sha256(whole_gguf)}")
     model, tokenizer = load(manifest, params(whole_gguf), "cpu")
     torch.testing.assert_close(model(IDS).logits, tiny_model(GGUF_FAMILY)(IDS).logits, rtol=0, atol=0)
     assert tokenizer("法国的 capital", add_special_tokens=False).input_ids == tiny_tokenizer()("法国的 capital").input_ids[1:]
     assert [file.stat().st_ino for file in cache_folder.iterdir()] == [converted.stat().st_ino]
+
+
+def test_a_converted_model_is_the_same_offline_and_online(whole_gguf: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for offline in (True, False):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+        found.add(describe(params(whole_gguf)).weights)
+        shutil.rmtree(cache_folder)
+    assert len(found) == 1
 
 
 def test_another_gguf_under_the_same_name_is_another_model(whole_gguf: Path, tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ from xledit.models.family import set_family
 from xledit.storage import read_json, sha256
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+# what a tokenizer keeps of how it was loaded: with it, HF_HUB_OFFLINE would be part of a converted model's identity
+HOW_LOADED = ("is_local", "local_files_only")
+# to be raised when a conversion gives other bytes than before: converted models are found again by it
+CONVERSION = 2
 
 
 class ModelParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,10 +165,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XLEDIT_CACHE") or user_cache_path("xledit")) / "models"
 
 
+def converted_folder(digest: str) -> Path:
+    """Return the folder of a converted GGUF, whose SHA-256 is ``digest``."""
+    return cache_folder() / f"gguf-{CONVERSION}-{digest}"
+
+
 def _embedded(pin_file: Path) -> Path:
     """Return the folder of the embedded model, assembled from its packages and converted on first use."""
     pin = read_json(pin_file, EmbeddedPin)
-    folder = cache_folder() / f"gguf-{pin.sha256}"
+    folder = converted_folder(pin.sha256)
     if folder.exists():
         return folder
     chunks = []
@@ -192,7 +201,7 @@ def _embedded(pin_file: Path) -> Path:
 
 def _converted(gguf: Path, digest: str) -> Path:
     """Return a folder with the GGUF's weights as safetensors, written on first use and cached under the GGUF's hash."""
-    folder = cache_folder() / f"gguf-{digest}"
+    folder = converted_folder(digest)
     if folder.exists():
         return folder
     try:
@@ -208,6 +217,8 @@ def _converted(gguf: Path, digest: str) -> Path:
     delattr(model.config, "quantization_config")
     for name, value in (("is_quantized", False), ("hf_quantizer", None), ("quantization_method", None)):
         setattr(model, name, value)
+    for option in HOW_LOADED:
+        tokenizer.init_kwargs.pop(option, None)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".convert-"))
     try:
