@@ -150,7 +150,8 @@ def test_what_is_chosen_is_the_likeliest_whole_text(tmp_path: Path, chat: bool) 
         question = f"<|im_start|>user\n{one.text}<|im_end|>\n<|im_start|>assistant\n" if chat else f"{one.text}\n"
         prompts = {how: probe.text[: probe.start] for how, probe in asking.sentences.items()} | {"choice": question}
         for how, prompt in prompts.items():
-            scores = [log_probability(tokenizer, prompt + name) for name in names]
+            gap = " " if how == "choice" and one.language != "zh" else ""
+            scores = [log_probability(tokenizer, prompt + gap + name) for name in names]
             right = asking.choices[scores.index(max(scores))] == one.value
             outcomes.append(((one.language, how, asking.status, one.names_alike), right))
     chosen_ones = [row for row in results if row.asked != "free"]

@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from xledit.storage import write_bytes
+from xledit.training import catalog
 from xledit.training.benchmark_results import DECIMALS, Answers, Asked, PaperScore, rate
 from xledit.training.probes import FactProbe
 from xledit.training.questions import Question, Questions
@@ -137,7 +138,7 @@ def at_a_token(tokenizer: PreTrainedTokenizerBase, prompt: str, choices: Sequenc
         if prompt[stop - 1].isspace():
             continue
         tokens = tokenizer.encode(prompt[:stop])
-        if all(row[: len(tokens)] == tokens for row in whole):
+        if all(text[: len(tokens)] == tokens for text in whole):
             return prompt[:stop], [prompt[stop:] + choice for choice in choices]
     return "", [prompt + choice for choice in choices]
 
@@ -162,6 +163,9 @@ def _multiple_choice(asking: Asking, how: Asked, questions: Questions, tokenizer
     choices = [named[value] for value in asking.choices]
     if how == "choice":
         context = question.text if chat else f"{question.text}\n"
+        # with the space that stands before it in a text, as tuned models say it: a small tokenizer has no other token for the word
+        gap = " " if catalog.row(question.language).writing == "spaced" else ""
+        choices = [f"{gap}{choice}" for choice in choices]
     else:
         context = asking.sentences[how].text[: asking.sentences[how].start]
     if how != "choice" or not chat:
