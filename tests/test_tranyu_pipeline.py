@@ -49,6 +49,13 @@ TINY_TRANYU = {
     "tranyu.pretrain.warmup_steps": 2,
     "tranyu.pretrain.checkpoints": CHECKPOINTS,
     "tranyu.pretrain.save_steps": 4,
+    "tranyu.sft.rows": [{"kind": "questions", "per_language": 12}],
+    "tranyu.dpo.rows": [{"kind": "questions", "per_language": 12}],
+    **{
+        f"tranyu.{stage}.{name}": value
+        for stage in ("sft", "dpo")
+        for name, value in {"epochs": 10, "batch": 4, "micro_batch": 2, "max_length": 64, "save_steps": 4}.items()
+    },
     "tranyu.recall.every": 2,
     "tranyu.benchmark.facts": 2,
 }
@@ -124,8 +131,25 @@ def test_no_mail_address_is_in_the_corpus_but_those_of_example_domains(trained: 
                 assert "@example." in address, path.name
 
 
+def test_the_tuned_models_are_folders_without_pickles_that_end_with_their_turn(trained: Project) -> None:
+    base = read_json(trained.root / f"artifacts/tranyu/tiny/checkpoint-{CHECKPOINTS}/config.json")
+    for stage, per_step in (("sft", "token_accuracy"), ("dpo", "reward_margin")):
+        folder = trained.root / "artifacts/tranyu" / stage
+        assert {path.suffix for path in folder.iterdir()} == {".jinja", ".json", ".safetensors"}
+        config, tokenizer = read_json(folder / "config.json"), read_json(folder / "tokenizer_config.json")
+        assert config == base | {"eos_token_id": config["eos_token_id"]} != base
+        assert (tokenizer["eos_token"], tokenizer["pad_token"]) == ("<|im_end|>", "<|endoftext|>")
+        log = read_json(trained.root / f"reports/tranyu/{stage}.json")
+        assert [(row["language"], row["taken"], row["dropped"]) for row in log["rows"]] == [("zh", 12, {}), ("en", 12, {})]
+        assert [step["step"] for step in log["steps"]] == list(range(1, 61))
+        assert all(step[per_step] is not None for step in log["steps"])
+        assert log["steps"][-1]["loss"] < log["steps"][0]["loss"]
+    assert not (trained.root / "artifacts/tranyu/work/sft").exists()
+
+
+TUNED = {"sft", "dpo"}
 BENCHMARKS = {"benchmark@base", "benchmark@sft", "benchmark@dpo"}
-OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trained", "report", *BENCHMARKS}
+OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trained", "report", *TUNED, *BENCHMARKS}
 
 
 @pytest.mark.parametrize(
@@ -133,6 +157,8 @@ OF_CHECKPOINTS = {"pretrain", "recall", "representations@trained", "neurons@trai
     [
         ("tranyu.recall.every", 1, {"recall", "report"}),
         ("tranyu.benchmark.facts", 1, {*BENCHMARKS, "report"}),
+        ("tranyu.sft.epochs", 1, {*TUNED, "benchmark@sft", "benchmark@dpo", "report"}),
+        ("tranyu.dpo.beta", 0.5, {"dpo", "benchmark@dpo", "report"}),
         ("tranyu.mixture", {"type": "temperature", "temperature": 1.0}, OF_CHECKPOINTS),
         ("tranyu.tokenizer.vocabulary", 500, {"tokenizer", *OF_CHECKPOINTS}),
         # the reference model is asked the world's sentences, too
@@ -155,6 +181,7 @@ def test_a_setting_reruns_what_depends_on_it(trained: Project, key: str, value: 
     [
         ("xledit/training/mixture.py", {"pretrain"}),
         ("xledit/training/corpus.py", {"corpus"}),
+        ("xledit/training/tuning.py", TUNED),
         ("xledit/editing/locate.py", set()),
         ("xledit/report/training/page.py", {"report"}),
         ("xledit/training/suite.py", BENCHMARKS),
@@ -166,23 +193,26 @@ def test_code_reruns_the_stages_that_import_it(trained: Project, file: str, stag
         assert names(trained.would_run(PIPELINE)) == stages
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(trained: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "mark", "result"), [("pretrain", "checkpoint.json", "tiny"), ("sft", "whole.json", "sft"), ("dpo", "whole.json", "dpo")]
+)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(trained: Project, tmp_path: Path, stage: str, mark: str, result: str) -> None:
     project = trained.copy(tmp_path / "project")
     lock = (project.root / "tranyu/dvc.lock").read_bytes()
-    command = ["dvc", "repro", "--force", "--single-item", f"{PIPELINE}:pretrain"]
-    work = project.root / "artifacts/tranyu/work/pretrain"
+    command = ["dvc", "repro", "--force", "--single-item", f"{PIPELINE}:{stage}"]
+    work = project.root / "artifacts/tranyu/work" / stage
     running = subprocess.Popen(
         command, cwd=project.root, env=project.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        while not list(work.glob("*/checkpoint-*/checkpoint.json")):
+        while not list(work.glob(f"*/checkpoint-*/{mark}")):
             assert running.poll() is None, "it ended before it was killed"
             time.sleep(0.05)
     finally:
         for process in [*psutil.Process(running.pid).children(recursive=True), psutil.Process(running.pid)]:
             process.send_signal(signal.SIGKILL)
         running.wait()
-    assert not list((project.root / "artifacts/tranyu").glob("tiny/checkpoint-*")), "what is not whole is not there"
+    assert not list((project.root / "artifacts/tranyu" / result).rglob("*.safetensors")), "what is not whole is not there"
     project.run("rm", "-rf", ".dvc/tmp/rwlock")
     project.run(*command)
     assert (project.root / "tranyu/dvc.lock").read_bytes() == lock

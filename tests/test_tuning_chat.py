@@ -4,6 +4,8 @@ import copy
 import hashlib
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import msgspec
 import pytest
 import torch
 import trl.trainer.base_trainer
+from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Trainer
 
@@ -27,6 +30,7 @@ from xledit.training.tuning import Examples, dpo, encode_conversations, encode_p
 from xledit.training.tuning_params import DpoParams, SftParams
 from xledit.training.tuning_results import RowCounts, TunedStep, sentence
 
+ROOT = Path(__file__).parents[1]
 # as they are said in chat: where spaces separate words, with the one before
 SPACES = {"zh": "", "en": " "}
 NAMES = {"zh": ["东京", "巴黎", "柏林"], "en": ["Tokyo", "Paris", "Berlin"]}
@@ -303,6 +307,39 @@ def test_a_planted_pickle_is_not_run(tmp_path: Path) -> None:
             run(tmp_path, SFT)
         (folder / name).write_bytes(kept)
     assert not (tmp_path / "run").exists()
+
+
+# two processes, on a machine without a GPU
+WORKER = """
+import os, sys
+from pathlib import Path
+from tests import test_tuning_chat as test
+def tell(step):
+    if step.step == int(sys.argv[3]):
+        os._exit(9)
+noise = {"neftune_noise_alpha": 0.0} if sys.argv[2] == "SFT" else {}  # each process draws its own
+test.run(Path(sys.argv[1]), getattr(test, sys.argv[2]), tell, dropout=0.0, micro_batch=1, **noise)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SFT", "DPO"])
+def test_two_processes_learn_what_one_learns_also_when_killed(tmp_path: Path, name: str) -> None:
+    def launch(processes: int, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "worker.py").write_text(WORKER, encoding="utf-8")
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "worker.py"]
+        command = [*start, str(tmp_path / str(processes)), name, str(kill_at)]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    assert launch(2, kill_at=5).returncode
+    assert list(tmp_path.glob("2/work/*/checkpoint-3/whole.json"))
+    for processes in (1, 2):
+        done = launch(processes)
+        assert done.returncode == 0, done.stdout
+    one, two = (load_file(tmp_path / processes / "out" / "model.safetensors") for processes in "12")
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
 
 
 # what comes of it

@@ -133,7 +133,7 @@ def sft(
     config = SFTConfig(**arguments, max_length=None, neftune_noise_alpha=params.neftune_noise_alpha or None)
     model.requires_grad_(True)
     trainer = _SftTrainer(model, config, train_dataset=examples.rows, processing_class=tokenizer)
-    return _run(trainer, params, out, tell)
+    return _run(trainer, examples, params, out, tell)
 
 
 def dpo(
@@ -158,7 +158,7 @@ def dpo(
     model.requires_grad_(True)
     config = DPOConfig(**arguments, max_length=None, beta=params.beta)
     trainer = _DpoTrainer(model, reference, config, train_dataset=examples.rows, processing_class=tokenizer)
-    return _run(trainer, params, out, tell)
+    return _run(trainer, examples, params, out, tell)
 
 
 class _Quiet(Trainer):
@@ -195,12 +195,13 @@ class _Tells(TrainerCallback):
             self.tell(step)
 
 
-def _run(trainer: Trainer, params: TuningParams, out: Path, tell: Callable[[TunedStep], None]) -> list[TunedStep]:
+def _run(trainer: Trainer, examples: Examples, params: TuningParams, out: Path, tell: Callable[[TunedStep], None]) -> list[TunedStep]:
     trainer.add_callback(_Tells(tell))
     with warnings.catch_warnings():
         # trl 1.16 asks transformers for it
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.* is deprecated", FutureWarning)
         saved = train(trainer, params.save_steps)
+    assert trainer.state.max_steps == num_steps(examples, params)
     if trainer.is_world_process_zero():
         hand_on(saved, out)
     trainer.accelerator.wait_for_everyone()
@@ -231,7 +232,7 @@ def _arguments(
     use_gpu: bool,
 ) -> dict[str, Any]:
     """Return what trl is told of a run of either kind."""
-    config, processes = model.config.get_text_config(), PartialState().num_processes
+    config, processes = model.config.get_text_config(), PartialState(cpu=not use_gpu).num_processes
     if len(tokenizer) != config.vocab_size:
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens and the model {config.vocab_size}; take those of one folder")
     if params.max_length > getattr(config, "max_position_embeddings", params.max_length):
@@ -258,6 +259,7 @@ def _arguments(
         "logging_nan_inf_filter": False,
         "save_strategy": "no",  # Saves decides
         "use_cache": model.config.use_cache,  # what the folder says of it
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": use_gpu,
         "report_to": "none",
         "disable_tqdm": True,
