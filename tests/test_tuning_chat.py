@@ -24,7 +24,7 @@ from xledit.models.fuxitranyu import FuxiTranyuConfig, FuxiTranyuForCausalLM
 from xledit.models.loading import read_folder
 from xledit.storage import write_bytes
 from xledit.training.chat import STOP, TEMPLATE, make_chat
-from xledit.training.conversations import Fields, Jsonl, QuestionPairs, QuestionRows, Sides
+from xledit.training.conversations import Fields, Jsonl, QuestionPairs, QuestionRows, Sides, Tally
 from xledit.training.questions import Question, Questions
 from xledit.training.tuning import Examples, dpo, encode_conversations, encode_preferences, num_steps, sft
 from xledit.training.tuning_params import DpoParams, SftParams
@@ -81,31 +81,38 @@ def killed_at(number: int) -> Tell:
     return tell
 
 
-def tiny(dropout: float = 0.0, **sizes: int) -> FuxiTranyuForCausalLM:
-    torch.manual_seed(0)
+def tiny(dropout: float = 0.0, weights: int = 0, **sizes: int) -> FuxiTranyuForCausalLM:
+    torch.manual_seed(weights)
     sizes = SIZES | {"num_hidden_layers": 2, "num_key_value_heads": 4} | sizes
     return FuxiTranyuForCausalLM(FuxiTranyuConfig(**sizes, attention_dropout=dropout, initializer_range=0.1)).eval()
 
 
-def chatty(dropout: float = 0.0, **sizes: int) -> tuple[FuxiTranyuForCausalLM, PreTrainedTokenizerBase]:
-    model = tiny(dropout, **sizes)
+def chatty(dropout: float = 0.0, weights: int = 0, **sizes: int) -> tuple[FuxiTranyuForCausalLM, PreTrainedTokenizerBase]:
+    model = tiny(dropout, weights, **sizes)
     return model, make_chat(model, tiny_tokenizer(), seed=3)
 
 
-def encoded(tokenizer: PreTrainedTokenizerBase, params: SftParams | DpoParams) -> Examples:
+def encoded(tokenizer: PreTrainedTokenizerBase, params: SftParams | DpoParams, world: Questions = WORLD) -> Examples:
     if isinstance(params, SftParams):
-        return encode_conversations(tokenizer, params, WORLD, seed=3)
-    return encode_preferences(tokenizer, params, WORLD, seed=3)
+        return encode_conversations(tokenizer, params, world, seed=3)
+    return encode_preferences(tokenizer, params, world, seed=3)
 
 
 def run(
-    folder: Path, params: SftParams | DpoParams, tell: Tell = lambda step: None, dropout: float = 0.2, **changes: Any
+    folder: Path,
+    params: SftParams | DpoParams,
+    tell: Tell = lambda step: None,
+    *,
+    dropout: float = 0.2,
+    weights: int = 0,
+    world: Questions = WORLD,
+    **changes: Any,
 ) -> list[TunedStep]:
     """Tune a tiny model in ``folder``, with dropout."""
-    model, tokenizer = chatty(dropout)
+    model, tokenizer = chatty(dropout, weights)
     params = msgspec.structs.replace(params, **changes)
     tune: Any = sft if isinstance(params, SftParams) else dpo
-    return tune(model, tokenizer, encoded(tokenizer, params), params, seed=3, work=folder / "work", out=folder / "out", tell=tell)
+    return tune(model, tokenizer, encoded(tokenizer, params, world), params, seed=3, work=folder / "work", out=folder / "out", tell=tell)
 
 
 def saved(folder: Path) -> dict[str, bytes]:
@@ -176,10 +183,10 @@ def test_dpo_learns_what_equation_7_says_as_a_plain_loop_does(tmp_path: Path) ->
     before = copy.deepcopy(model)
     rows = [
         (
-            asked(tokenizer, pair["prompt"][0]["content"]),
-            *(tokenizer(pair[side][0]["content"] + STOP + "\n", add_special_tokens=False)["input_ids"] for side in ("chosen", "rejected")),
+            asked(tokenizer, pair.prompt[0].content),
+            *(tokenizer(f"{side.content}{STOP}\n", add_special_tokens=False)["input_ids"] for side in (pair.chosen, pair.rejected)),
         )
-        for pair in encoded(tokenizer, DPO).rows
+        for pair in QuestionPairs().examples(WORLD, 3, Tally())
     ]
 
     def loss() -> tuple[torch.Tensor, ...]:
@@ -281,14 +288,14 @@ def test_others_start_anew(whole: tuple, tmp_path: Path, monkeypatch: pytest.Mon
 
     code = tmp_path / "resuming.py"
     code.write_bytes(Path(xledit.training.resuming.__file__).read_bytes() + b"# mended")
-    rows = (type(params.rows[0])(per_language=6),)
-    for changes in ({"peak_lr": 2e-2}, {"rows": rows}, {"dropout": 0.1}, {"save_steps": 2}, {"files": "elsewhere"}, {}):
+    world = msgspec.structs.replace(WORLD, questions=WORLD.questions[::-1])
+    for changes in ({"peak_lr": 2e-2}, {"world": world}, {"dropout": 0.1}, {"weights": 1}, {"save_steps": 2}, {"files": "elsewhere"}, {}):
         with pytest.raises(Killed):
             run(tmp_path, params, tell, **changes)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(xledit.training.resuming, "__file__", str(code))
         run(tmp_path, params, tell)
-    assert first == [1, 1, 1, 4, 4, 4, 1]
+    assert first == [1, 1, 1, 1, 4, 4, 4, 1]
 
 
 def test_a_planted_pickle_is_not_run(tmp_path: Path) -> None:
