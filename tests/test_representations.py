@@ -198,6 +198,22 @@ def test_one_representation_for_all_languages_scores_one_and_one_for_each_nothin
     assert abs(apart.score.mean or 1) < 0.1
 
 
+def test_names_in_own_letters_are_compared_between_scripts_only() -> None:
+    states = {(code, wording): draw(number, 1, 24, 50) for number, (code, wording) in enumerate(PLACES)}
+    states |= {("vi", wording): states["en", wording] for wording in ("told", "known")}  # as English: Latin letters, too
+    for names_alike, highest in ((True, 1), (False, 0.5)):
+        (row,) = unified(states, RELATIONS, VALUES, names_alike=names_alike)
+        assert (row.same.high == pytest.approx(1)) == names_alike
+        assert row.same.high is not None and row.same.high <= highest + 1e-9
+
+
+def test_facts_that_a_model_does_not_hold_have_no_score() -> None:
+    states = {place: draw(number, 1, 24, 400) for number, place in enumerate(PLACES)}
+    (row,) = unified(states, RELATIONS, VALUES, names_alike=True)
+    assert row.reworded.mean is not None and abs(row.reworded.mean) < 0.1
+    assert (row.score.mean, row.score.low, row.score.high) == (None, None, None)
+
+
 def test_a_shared_value_is_told_from_a_shared_fact() -> None:
     of_value = {value: draw(place, 50) for place, value in enumerate(sorted(set(VALUES)))}
     shared = torch.stack([of_value[value] for value in VALUES])[None] + 0.3 * draw(40, 1, 24, 50)

@@ -568,8 +568,9 @@ def test_the_report_starts_without_torch_and_the_libraries_of_the_corpus() -> No
     assert subprocess.run([sys.executable, "-c", check], cwd=root, check=False).returncode == 0
 
 
-def test_unification_is_said_at_its_largest_and_left_out_where_it_has_no_scale() -> None:
-    (said,) = interpret.about_unification(STATES)
+def test_unification_is_said_at_its_largest_and_that_it_has_no_scale_where_it_has_none() -> None:
+    said, nothing = interpret.about_unification(STATES)
+    assert "differ by 0.00 at most): the model has nothing of these facts that languages could share" in nothing
     assert "spelt alike lies 0.70 of the way" in said
     assert "after layer 0" in said and "0.10 to 0.80 by pair of languages, 30 facts" in said
     model = interpret.Analysed(title="micro", states=STATES, neurons=NEURONS)

@@ -67,7 +67,7 @@ class Unification(msgspec.Struct, frozen=True, kw_only=True):
     Mean cosines, after each language's mean over a relation was subtracted. Across two languages: of the same fact (``same``), of facts of
     other persons with the same value (``same_value``) and with another one (``different``). ``reworded``: of the same fact in two wordings
     of one language. ``score``: ``same`` on a scale where ``different`` is 0 and ``reworded`` 1; above 1, translations are more alike than
-    rewordings.
+    rewordings; None where there is no such scale, because rewordings are hardly more alike than other facts.
     """
 
     depth: int

@@ -17,6 +17,7 @@ from xledit.geometry.vectors import cosines
 from xledit.interpret.representations import depth_states, over
 from xledit.interpret.results import Unification
 from xledit.models.prompts import opening_tokens, padded_batches
+from xledit.training.catalog import NATURAL
 from xledit.training.probes import FactProbe
 from xledit.training.recall import answer_row
 from xledit.training.results import Wording
@@ -24,6 +25,8 @@ from xledit.training.results import Wording
 States = Float[Tensor, "depths facts d_model"]
 # what a language's states of a fact are compared with in the same language
 WORDINGS: tuple[Wording, Wording] = ("told", "known")
+# least distance of cosines between other facts and rewordings of one; with less, a model has nothing of a fact that could be unified
+LEAST_SCALE = 0.1
 
 
 def unification(
@@ -70,7 +73,8 @@ def unified(
 ) -> list[Unification]:
     """Return the measures at every depth; ``relations`` and ``values`` name those of each fact.
 
-    Each language's mean over a relation's facts is subtracted first, because what a sentence has of its wording is not of its fact.
+    Each language's mean over a relation's facts is subtracted first, because what a sentence has of its wording is not of its fact. Names
+    in own letters are compared between languages of different scripts only: others spell them alike.
     """
     same_relation, same_value = _equal(relations), _equal(relations) & _equal(values)
     own = torch.eye(len(relations), dtype=torch.bool)
@@ -81,6 +85,8 @@ def unified(
         reworded = {code: _mean(cosines(centred[code, "told"], centred[code, "known"]), own) for code in languages}
         pairs = []
         for one, other in combinations(languages, 2):
+            if not names_alike and NATURAL[one].script == NATURAL[other].script:
+                continue
             alike = cosines(centred[one, "told"], centred[other, "told"])
             measured = {name: _mean(alike, mask) for name, mask in masks.items()}
             measured["score"] = _score(measured["same"], measured["different"], (reworded[one] + reworded[other]) / 2)
@@ -98,8 +104,8 @@ def unified(
 
 
 def _score(same: float, different: float, reworded: float) -> float:
-    """Return where ``same`` lies between 0 at ``different`` and 1 at ``reworded``; NaN where these are not in this order."""
-    return (same - different) / (reworded - different) if reworded > different else math.nan
+    """Return where ``same`` lies between 0 at ``different`` and 1 at ``reworded``; NaN where these are less than LEAST_SCALE apart."""
+    return (same - different) / (reworded - different) if reworded - different >= LEAST_SCALE else math.nan
 
 
 def _centred(states: Float[Tensor, "facts d_model"], relations: Sequence[str]) -> Float[Tensor, "facts d_model"]:

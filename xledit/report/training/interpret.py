@@ -86,18 +86,25 @@ def about_unification(states: Representations) -> list[str]:
     """Return a sentence for each kind of names: how near a fact in two languages comes to one representation, and what a value gives."""
     sentences = []
     for names_alike in (True, False):
-        rows = [row for row in states.unification if row.names_alike == names_alike and row.score.mean is not None]
+        rows = [row for row in states.unification if row.names_alike == names_alike]
         if not rows:
             continue
-        best = max(rows, key=lambda row: or_nan(row.score.mean))
+        names = "spelt alike" if names_alike else "in own letters"
+        if all(row.score.mean is None for row in rows):
+            nearest = max(or_nan(row.reworded.mean) - or_nan(row.different.mean) for row in rows)
+            sentences.append(
+                f"Of persons whose names are {names}, a fact is no more like itself in other words of one language than other facts are "
+                f"(cosines differ by {nearest:.2f} at most): the model has nothing of these facts that languages could share."
+            )
+            continue
+        best = max((row for row in rows if row.score.mean is not None), key=lambda row: or_nan(row.score.mean))
         score, low, high = range_of(best.score)
         sentences.append(
-            "Where the object is about to be said, a fact about a person whose name is "
-            f"{'spelt alike' if names_alike else 'in own letters'} lies {score:.2f} of the way from another fact of its relation (0) to "
-            f"the same fact in other words of one language (1), after layer {best.depth}, where this is largest; {low:.2f} to {high:.2f} "
-            f"by pair of languages, {best.num_facts} facts. Cosines there: {or_nan(best.same.mean):.2f} with itself in the other "
-            f"language, {or_nan(best.same_value.mean):.2f} with other persons of the same value, {or_nan(best.different.mean):.2f} with "
-            "those of another one."
+            f"Where the object is about to be said, a fact about a person whose name is {names} lies {score:.2f} of the way from another "
+            "fact of its relation (0) to the same fact in other words of one language (1), at its best after layer "
+            f"{best.depth}; {low:.2f} to {high:.2f} by pair of languages, {best.num_facts} facts. Cosines there: "
+            f"{or_nan(best.same.mean):.2f} with itself in the other language, {or_nan(best.same_value.mean):.2f} with other persons of "
+            f"the same value, {or_nan(best.different.mean):.2f} with those of another one."
         )
     return sentences
 
