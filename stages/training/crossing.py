@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from stages.common.devices import RuntimeParams, start_torch
+from stages.common.devices import start_torch
 from stages.common.runner import log, run, wrote
 from xledit.crossing.checkpoint import measure
 from xledit.crossing.results import CellCrossing, SeedCrossing
@@ -25,9 +25,8 @@ def main(
     out: Annotated[Path, typer.Option()],
 ) -> None:
     params = section("tranyu.crossing", CrossingParams)
-    workers = section("runtime", RuntimeParams).threads
     # models this small gain little from a second thread: each process has one, and a seed of its own
-    with ProcessPoolExecutor(min(workers, len(params.seeds)), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(params.seeds), get_context("spawn")) as pool:
         futures = [pool.submit(one_seed, params, everywhere, english, seed) for seed in params.seeds]
         seeds = [future.result() for future in futures]
     write_json(out, CellCrossing(everywhere=everywhere, english=english, seeds=tuple(seeds)))
