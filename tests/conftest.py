@@ -160,7 +160,7 @@ def new_project(root: Path, env: dict[str, str]) -> Project:
 
 def remove_results(root: Path) -> None:
     """Remove what `dvc repro` writes; reports/audit.json is a source, written by `make audit`."""
-    for pipeline in (root, root / "tranyu"):
+    for pipeline in (root, root / "tranyu", root / "crossing"):
         (pipeline / "dvc.lock").unlink(missing_ok=True)
     for path in (root / "reports").rglob("*"):
         if path.is_file() and path.name != "audit.json":
@@ -173,6 +173,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tiny_project" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("tiny_project"))
+
+
+@pytest.fixture(autouse=True)
+def precision_put_back() -> Iterator[None]:
+    """A stage that a test calls sets torch's precision for its process; tests after it must not multiply in bfloat16."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +197,8 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     }
     logs.mkdir()
     project = new_project(root, env)
-    shutil.rmtree(root / "tranyu")  # the first half is a project by itself; tests of the second have their own
+    for other in ("tranyu", "crossing"):  # the first half is a project by itself; tests of the second have their own
+        shutil.rmtree(root / other)
     remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
     project.commit("The project, on a tiny model")
