@@ -160,7 +160,7 @@ def new_project(root: Path, env: dict[str, str]) -> Project:
 
 def remove_results(root: Path) -> None:
     """Remove what `dvc repro` writes; reports/audit.json is a source, written by `make audit`."""
-    for pipeline in (root, root / "tranyu", root / "crossing"):
+    for pipeline in (root, root / "tranyu"):
         (pipeline / "dvc.lock").unlink(missing_ok=True)
     for path in (root / "reports").rglob("*"):
         if path.is_file() and path.name != "audit.json":
@@ -197,8 +197,7 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     }
     logs.mkdir()
     project = new_project(root, env)
-    for other in ("tranyu", "crossing"):  # the first half is a project by itself; tests of the second have their own
-        shutil.rmtree(root / other)
+    shutil.rmtree(root / "tranyu")  # the first half is a project by itself; tests of the second have their own
     remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
     project.commit("The project, on a tiny model")

@@ -18,7 +18,7 @@ def main(
 ) -> None:
     found = rows([read_json(path, CellCrossing) for path in sorted(cells.glob("*.json"))])
     if not found:
-        raise ValueError(f"{cells}: no cells; run `dvc repro crossing/dvc.yaml`")
+        raise ValueError(f"{cells}: no cells; `python -m stages.training.crossing` makes one")
     for line in sentences(found):
         log.info("%s", line)
     write_json(out / "rows.json", found)
