@@ -1,5 +1,6 @@
 """A model that answers in chat + preferences made of the world's questions, or those of a hub -> one that answers better."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ def main(
 ) -> None:
     use_gpu = start_torch().device != "cpu" and torch.cuda.is_available()
     datasets.disable_progress_bars()
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # at each epoch's end it says that all is as it should be
     seed, params = section("seed", int), section("tranyu.dpo", DpoParams)
     tuned, tokenizer = read_folder(model, "float32", "cpu", None)
     examples = encode_preferences(tokenizer, params, read_json(questions, Questions), seed)

@@ -1,5 +1,6 @@
 """The last checkpoint + questions about the world's persons, or conversations of a hub -> a model that answers in chat."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ def main(
 ) -> None:
     use_gpu = start_torch().device != "cpu" and torch.cuda.is_available()
     datasets.disable_progress_bars()
+    logging.getLogger("accelerate").setLevel(logging.WARNING)  # at each epoch's end it says that all is as it should be
     seed, params = section("seed", int), section("tranyu.sft", SftParams)
     tuned, base_tokenizer = read_folder(model, "float32", "cpu", None)
     tokenizer = make_chat(tuned, base_tokenizer, seed)
