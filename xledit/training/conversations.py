@@ -202,7 +202,7 @@ class _Table(Struct, Generic[Columns], frozen=True, kw_only=True, forbid_unknown
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         """Yield each row with its place. Raises ValueError where there are none or one cannot be read."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say how its rows are read")
 
     def examples(self, _questions: Questions, _seed: int, tally: "Tally") -> Iterator[Any]:
         """Yield what ``columns`` read in each row. Raises ValueError that names file, row and column of what is none."""
