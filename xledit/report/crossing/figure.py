@@ -1,6 +1,5 @@
 """Crossing of facts, crossing of edits and alignment against tokens seen, with intervals over seeds: one figure."""
 
-import math
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -8,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xledit.report.common.drawing import INK, SERIES, STYLE, WIDTH, to_svg
+from xledit.report.common.numbers import or_nan
 from xledit.report.crossing.findings import MEASURES, Row, Value, crossing_of, mean_over
 
 LINES = {True: "-", False: ":"}
@@ -48,12 +48,8 @@ def _lines(axes: Axes, found: Sequence[Row], value: Value) -> None:
             tokens = [sum(row.tokens for row in group) / len(group) / 1000 for group in groups]
             means = [mean_over(group, value) for group in groups]
             label = f"{everywhere:.0%} told in both, names {'alike' if names_alike else 'in own letters'}"
-            axes.plot(tokens, [_number(mean.value) for mean in means], LINES[names_alike], color=colour, linewidth=1.6, label=label)
+            axes.plot(tokens, [or_nan(mean.value) for mean in means], LINES[names_alike], color=colour, linewidth=1.6, label=label)
             if names_alike:
-                low, high = ([_number(getattr(mean, end)) for mean in means] for end in ("low", "high"))
+                low, high = ([or_nan(getattr(mean, end)) for mean in means] for end in ("low", "high"))
                 axes.fill_between(tokens, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.tick_params(length=0)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

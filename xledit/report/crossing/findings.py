@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from xledit.crossing.results import CellCrossing, CheckpointCrossing, EditCrossing
 from xledit.evaluation.intervals import Estimate, bootstrap
 from xledit.interpret.results import Pairs
+from xledit.report.common.numbers import or_nan
 from xledit.training.results import Recall, Status
 
 RESAMPLES, SEED = 2000, 0
@@ -97,7 +98,7 @@ def _row(cell: CellCrossing, seed: int, place: int, checkpoint: CheckpointCrossi
             for name in dict.fromkeys(row.method for row in checkpoint.edits)
         },
         unification=_inner([row.score for row in unified]),
-        cka=_less(_inner([row.cka for row in checkpoint.depths]), _inner([row.cka_shuffled for row in checkpoint.depths])),
+        cka=_inner([row.cka for row in checkpoint.depths]) - _inner([row.cka_shuffled for row in checkpoint.depths]),
         retrieval=_inner([row.retrieval for row in checkpoint.depths]),
         mexa=_inner([row.mexa for row in checkpoint.depths]),
         neurons=fmean(own.rise[own.language] - own.random_rise[own.language] for own in checkpoint.neurons),
@@ -135,25 +136,17 @@ def _inner(depths: Sequence[Pairs]) -> float:
     return fmean(values) if values else math.nan
 
 
-def _less(value: float, null: float) -> float:
-    return value - null
-
-
 # over models
 
 Value = Callable[[Row], float]
 MEASURES: dict[str, Value] = {
-    "unification": lambda row: _number(row.unification),
-    "linear CKA": lambda row: _number(row.cka),
-    "retrieval": lambda row: _number(row.retrieval),
-    "MEXA": lambda row: _number(row.mexa),
+    "unification": lambda row: or_nan(row.unification),
+    "linear CKA": lambda row: or_nan(row.cka),
+    "retrieval": lambda row: or_nan(row.retrieval),
+    "MEXA": lambda row: or_nan(row.mexa),
     "language neurons": lambda row: row.neurons,
     "facts that cross": lambda row: row.facts,
 }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def crossing_of(method: str) -> Value:
@@ -254,7 +247,7 @@ def end_rows(found: Sequence[Row]) -> list[EndRow]:
             facts=mean_over(some, lambda row: row.facts),
             edits={method: mean_over(some, crossing_of(method)) for method in methods},
             stored={method: mean_over(some, lambda row, method=method: row.edits[method].stored) for method in methods},
-            unification=mean_over(some, lambda row: _number(row.unification)),
+            unification=mean_over(some, lambda row: or_nan(row.unification)),
         )
         for (everywhere, english, names_alike), some in grouped.items()
     ]
@@ -286,7 +279,7 @@ def said(estimate: Estimate) -> str:
     """Return a value with its interval."""
     if estimate.value is None or math.isnan(estimate.value):
         return "undefined"
-    return f"{estimate.value:.2f} [{_number(estimate.low):.2f}, {_number(estimate.high):.2f}]"
+    return f"{estimate.value:.2f} [{or_nan(estimate.low):.2f}, {or_nan(estimate.high):.2f}]"
 
 
 def sentences(found: Sequence[Row]) -> list[str]:
