@@ -160,7 +160,7 @@ def new_project(root: Path, env: dict[str, str]) -> Project:
 
 def remove_results(root: Path) -> None:
     """Remove what `dvc repro` writes; reports/audit.json is a source, written by `make audit`."""
-    for pipeline in (root, root / "tranyu"):
+    for pipeline in (root, root / "tranyu", root / "crossing"):
         (pipeline / "dvc.lock").unlink(missing_ok=True)
     for path in (root / "reports").rglob("*"):
         if path.is_file() and path.name != "audit.json":

@@ -18,7 +18,7 @@ from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.report.common.numbers import Measured
-from xledit.report.crossing.findings import Findings, said
+from xledit.report.crossing.findings import ALL, KINDS, Findings, said
 from xledit.report.editing import runs
 from xledit.report.editing.tables import MatrixRow, group_rows, matrix
 from xledit.report.training import benchmark as training_benchmark
@@ -184,32 +184,29 @@ def recall_table(path: Path) -> list[list[str]]:
 
 
 def crossing_table(path: Path) -> list[list[str]]:
-    """Return how far facts and edits cross in the last checkpoints of each cell and kind of names, and how unified facts are."""
+    """Return how far facts and edits cross in the last checkpoints of each cell, and how unified facts are."""
     found = read_json(path, Findings)
     methods = list(found.ends[0].edits)
+    head = ["names", "told in both", "English tokens", "known where told in both", "facts cross"]
+    head += [f"{name}: {what}" for name in methods for what in ("stored", "edits cross")]
     rows = [
         [
+            KINDS[row.names],
             f"{row.everywhere:.0%}",
             f"{row.english:.0%}",
-            "alike" if row.names_alike else "own letters",
-            *map(said, (row.known, row.facts, *(row.edits[method] for method in methods), row.unification)),
+            f"{row.known.value:.0%}",
+            said(row.facts),
+            *(cell for name in methods for cell in (f"{row.stored[name].value:.0%}", said(row.edits[name]))),
+            said(row.unification),
         ]
         for row in found.ends
-    ]
-    head = [
-        "told in both",
-        "English tokens",
-        "names",
-        "known where told in both",
-        "facts cross",
-        *(f"edits cross: {name}" for name in methods),
     ]
     return [[*head, "unification"], *rows]
 
 
 def predictions_table(path: Path) -> list[list[str]]:
-    """Return how each measure at some checkpoints goes with crossing at the end, over models whose names are spelt alike."""
-    found = read_json(path, Findings).predictions["alike"]
+    """Return how each measure, early, half-way and at the end, goes with crossing at the end, over all models."""
+    found = read_json(path, Findings).predictions[ALL]
     tokens = sorted({row.tokens for row in found})
     shown = [tokens[place] for place in (len(tokens) // 4, len(tokens) // 2, len(tokens) - 1)]
     by_place = {(row.measure, row.target, row.tokens): said(row.correlation) for row in found}

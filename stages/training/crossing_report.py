@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from stages.common.runner import log, run, wrote
-from xledit.crossing.results import CellCrossing
+from xledit.crossing.results import CellCrossing, Grid
+from xledit.params import section
 from xledit.report.crossing.figure import crossing
-from xledit.report.crossing.findings import findings, rows, sentences
+from xledit.report.crossing.findings import findings, rows
 from xledit.storage import read_json, write_bytes, write_json
 
 
@@ -16,13 +17,16 @@ def main(
     cells: Annotated[Path, typer.Option(help="folder, a file per cell")],
     out: Annotated[Path, typer.Option(help="folder for rows.json, findings.json and crossing.svg")],
 ) -> None:
-    found = rows([read_json(path, CellCrossing) for path in sorted(cells.glob("*.json"))])
+    grid = section("tranyu.crossing_grid", Grid)
+    # a level that the settings have no more leaves its file behind
+    found = rows([cell for path in sorted(cells.glob("*.json")) if (cell := read_json(path, CellCrossing)).of(grid)])
     if not found:
-        raise ValueError(f"{cells}: no cells; `python -m stages.training.crossing` makes one")
-    for line in sentences(found):
+        raise ValueError(f"{cells}: no cell of tranyu.crossing_grid; `python -m stages.training.crossing` makes one")
+    read = findings(found)
+    for line in read.sentences:
         log.info("%s", line)
     write_json(out / "rows.json", found)
-    write_json(out / "findings.json", findings(found))
+    write_json(out / "findings.json", read)
     write_bytes(out / "crossing.svg", crossing(found).encode())
     wrote(out / "rows.json", out / "findings.json", out / "crossing.svg")
 

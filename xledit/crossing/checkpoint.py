@@ -67,13 +67,9 @@ def own_neurons(
 def edits(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: People, params: CrossingParams, seed: int
 ) -> list[EditCrossing]:
-    """Return the shares of each method and edited language, asked in all languages, for names spelt alike and for others.
-
-    Facts of both kinds of names are stored together.
-    """
+    """Return the shares of each method and edited language, asked in all languages."""
     languages, settings = params.people.languages, params.edit
-    kinds = {alike: world.edits(languages, settings.facts, names_alike=alike) for alike in (True, False)}
-    facts = [fact for some in kinds.values() for fact in some]
+    facts = world.edits(languages, settings.facts, names_alike=bool(world.params.names_alike))
     probes = [probe for code in languages for fact in facts for probe in fact.probes[code]]
     before = score_probes(model, tokenizer, probes, params.max_tokens)
     text = {code: [document["text"] for document in world.documents(code, range(2))] for code in languages}
@@ -108,21 +104,17 @@ def edits(
                     method=name,
                     edit_language=edited_language,
                     probe_language=code,
-                    names_alike=alike,
-                    num_facts=len(some),
-                    shares=shares(after, before, code, [fact.fact_id for fact in some]),
+                    num_facts=len(facts),
+                    shares=shares(after, before, code, [fact.fact_id for fact in facts]),
                 )
                 for code in languages
-                for alike, some in kinds.items()
             ]
     return rows
 
 
 def shares(after: Sequence[Score], before: Sequence[Score], code: str, fact_ids: Sequence[str]) -> dict[str, Share]:
     """Return each metric's mean over the facts, asked in a language, and its floor."""
-    chosen = {*fact_ids}
-    asked = [pair for pair in zip(after, before, strict=True) if pair[0].language == code and pair[0].fact_id in chosen]
-    now, floor = [score for score, _was in asked], [was for _score, was in asked]
+    now, floor = ([score for score in scores if score.language == code] for scores in (after, before))
 
     def mean(name: str, scores: Sequence[Score]) -> float:
         return float(per_fact(name, scores, floor, fact_ids).mean())

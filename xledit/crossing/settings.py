@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+from xledit.crossing.results import Names
 from xledit.editing.methods import method_class
 from xledit.editing.targets import TargetSettings
 from xledit.training.architecture import ArchitectureParams
@@ -17,7 +18,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 class EditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How facts are edited in a checkpoint.
 
-    ``facts`` of each kind of names are stored at once, in each language; ``methods`` are files of xledit/editing/methods with their
+    ``facts`` are stored at once, in each language; ``methods`` are files of xledit/editing/methods with their
     settings. ``layers`` and ``vectors`` are as in ``edit.layers`` and ``vectors``; ``old_keys`` tokens of each language give the second
     moment.
     """
@@ -39,15 +40,12 @@ class EditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class CrossingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``tranyu.crossing`` section of params.yaml.
 
-    The grid: ``everywhere`` are shares of the facts that both languages tell, of ``told`` that are told at all, the rest in one of them;
-    ``english`` are shares of the tokens that are English; each cell is trained with every one of ``seeds``. ``people`` is the world,
-    whose own ``everywhere`` and ``one_language`` the grid replaces. ``tokens`` are read in all, ``architecture``, ``tokenizer`` and
-    ``pretrain`` are as in those sections. ``probes_per_group``, ``sentences`` and ``neuron_sentences`` bound what a checkpoint is asked;
-    ``max_tokens`` bounds a batch: memory and speed, not results.
+    Each cell is trained with every one of ``seeds``. ``people`` is the world, whose own ``everywhere``, ``one_language`` and
+    ``names_alike`` the cell replaces; of all facts a share ``told`` is told at all. ``tokens`` are read in all, ``architecture``,
+    ``tokenizer`` and ``pretrain`` are as in those sections. ``probes_per_group``, ``sentences`` and ``neuron_sentences`` bound what a
+    checkpoint is asked; ``max_tokens`` bounds a batch: memory and speed, not results.
     """
 
-    everywhere: tuple[Share, ...]
-    english: tuple[Share, ...]
     seeds: tuple[int, ...]
     told: Share
     people: PeopleParams
@@ -64,13 +62,12 @@ class CrossingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if len(self.people.languages) != 2 or "en" not in self.people.languages:
             raise ValueError(f"people.languages: {list(self.people.languages)}; the balance is of English and one other language")
-        for name in ("everywhere", "english", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}: {list(values)}; name at least one, each once")
-        if beyond := [share for share in self.everywhere if share > self.told]:
-            raise ValueError(f"everywhere: {beyond[0]} is more than told, {self.told}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)}; name at least one, each once")
 
-    def world(self, everywhere: float) -> PeopleParams:
-        """Return the world of a cell."""
-        return msgspec.structs.replace(self.people, everywhere=everywhere, one_language=self.told - everywhere)
+    def world(self, everywhere: float, names: Names) -> PeopleParams:
+        """Return the world of a cell. Raises ValueError where more is told everywhere than at all."""
+        if everywhere > self.told:
+            raise ValueError(f"tranyu.crossing_grid.everywhere: {everywhere} is more than tranyu.crossing.told, {self.told}")
+        alike = float(names != "own")
+        return msgspec.structs.replace(self.people, everywhere=everywhere, one_language=self.told - everywhere, names_alike=alike)

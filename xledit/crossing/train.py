@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from xledit.crossing.results import Names
 from xledit.crossing.settings import CrossingParams
 from xledit.models.fuxitranyu import FAMILY
 from xledit.models.loading import read_folder
@@ -19,17 +21,20 @@ from xledit.training.people import People
 from xledit.training.pretrain import marks, pretrain
 from xledit.training.shards import TokenShard, write_shard
 
+# added to a world's seed: that of the persons whom the tokenizer has read about where names are in pieces
+OTHERS = 1_000_000
 # checkpoints: tokens seen, model and tokenizer, from the first to the last
 Checkpoints = Iterator[tuple[int, PreTrainedModel, PreTrainedTokenizerBase]]
 
 
 @contextmanager
-def trained(world: People, params: CrossingParams, english: float, seed: int) -> Iterator[Checkpoints]:
+def trained(world: People, params: CrossingParams, english: float, names: Names, seed: int) -> Iterator[Checkpoints]:
     """Train a model on what the world tells, and yield its checkpoints; all files are gone at the end of the context."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         texts = {code: [document["text"] for document in world.documents(code)] for code in params.people.languages}
-        tokenizer = train({code: iter(lines) for code, lines in texts.items()}, params.tokenizer)
+        read = texts if names != "pieces" else of_others(world)
+        tokenizer = train({code: iter(lines) for code, lines in read.items()}, params.tokenizer)
         tokenizer.save_pretrained(folder / "tokenizer")
         shards = {code: shard(tokenizer, lines, code, folder / "tokens", params.tokenizer.part_tokens) for code, lines in texts.items()}
         available = {code: int(shard.ends[-1]) for code, shard in shards.items()}
@@ -41,6 +46,21 @@ def trained(world: People, params: CrossingParams, english: float, seed: int) ->
             (mark.tokens, *read_folder(folder / "out" / f"checkpoint-{mark.number}", "float32", "cpu", FAMILY))
             for mark in marks(folder / "out")
         )
+
+
+def of_others(world: People) -> dict[str, list[str]]:
+    """Return what the same sentences tell of other persons, none of whom has a name of the world's."""
+    others, taken = People(world.params, world.seed + OTHERS), {person.name for person in world.persons}
+    without = {fact_id for fact_id, fact in others.facts.items() if fact.person.name in taken}
+    return {code: [document["text"] for document in others.documents(code, without=without)] for code in world.params.languages}
+
+
+def tokens_per_name(tokenizer: PreTrainedTokenizerBase, world: People) -> dict[str, float]:
+    """Return the mean number of tokens of a person's name at the beginning of a sentence, by language."""
+    return {
+        code: fmean(len(tokenizer(person.spelt(code), add_special_tokens=False).input_ids) for person in world.persons)
+        for code in world.params.languages
+    }
 
 
 def shard(tokenizer: PreTrainedTokenizerFast, lines: list[str], code: str, folder: Path, part_tokens: int) -> TokenShard:

@@ -1,59 +1,71 @@
-"""From the cells of the joint experiment to a flat row per checkpoint and kind of names, to findings over models, and to sentences.
+"""From the cells of the joint experiment to a flat row per checkpoint, to findings over models, and to sentences.
 
-A model is a cell and a seed. What is read off several models has an interval by bootstrap over models.
+A model is a cell and a seed. What is read off several models has an interval over models: by bootstrap, for correlations by Fisher's z.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
-from xledit.crossing.results import CellCrossing, CheckpointCrossing, EditCrossing
+from xledit.crossing.results import CellCrossing, CheckpointCrossing, EditCrossing, Names, SeedCrossing
 from xledit.evaluation.intervals import Estimate, bootstrap
 from xledit.interpret.results import Pairs
 from xledit.report.common.numbers import or_nan
 from xledit.training.results import Recall, Status
 
 RESAMPLES, SEED = 2000, 0
+KINDS: dict[Names, str] = {"whole": "alike, one token", "pieces": "alike, in pieces", "own": "own letters"}
+ALL = "all"
+# no ratio where fewer facts than that gained in the edited language
+LEAST_GAIN = 0.1
 
 
 class EditRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Edits by one method, both directions together. Gains are shares after minus before, summed over the directions.
+    """Edits by one method, both directions together: shares of the facts.
 
-    ``stored``: share that says the new answer in the edited language. ``transfer``: gain of preference for the new answer in the other
-    language over that in the edited one; ``control``: the same where the other language is asked about *other* persons; ``said``: gain of
-    free, word-for-word answers in the other language over that in the edited one. NaN where nothing was gained in the edited language.
+    ``stored``: says the new answer in the edited language. The others are gains, after minus before: ``gain``, of preference for the new
+    answer in the edited language; ``reach``, the same in the other language; ``control``, the same where the other language is asked about
+    *other* persons; ``said``, of free, word-for-word answers in the other language.
     """
 
     stored: float
-    transfer: float | None
-    control: float | None
-    said: float | None
+    gain: float
+    reach: float
+    control: float
+    said: float
 
     @property
     def crossing(self) -> float:
-        """Transfer minus control; NaN where there is none."""
-        return math.nan if self.transfer is None or self.control is None else self.transfer - self.control
+        """Share of the facts that cross: what the other language gains, over what it gains for other persons."""
+        return self.reach - self.control
+
+    @property
+    def net_transfer(self) -> float:
+        """Crossing as a share of the gain in the edited language; NaN where next to nothing was gained there."""
+        return self.crossing / self.gain if self.gain >= LEAST_GAIN else math.nan
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint of one model, for persons of one kind of names.
+    """A checkpoint of one model.
 
     ``known`` and ``elsewhere``: share recalled, in a known wording, of facts told in both languages and told only in the other one;
     ``nowhere``: of those told nowhere. ``unification``, ``cka`` (minus its null), ``retrieval`` and ``mexa`` are means over the depths
-    between the layers; the last three are of both kinds of names. ``neurons``: by how much more switching off a language's own neurons
-    raises its loss than as many others (nats per token).
+    between the layers, None where a measure is not defined. ``neurons``: by how much more switching off a language's own neurons raises
+    its loss than as many others (nats per token).
     """
 
     everywhere: float
     english: float
+    names: Names
     seed: int
     place: int
     tokens: int
-    names_alike: bool
+    tokens_per_name: float
     known: float
     elsewhere: float
     nowhere: float
@@ -65,6 +77,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     neurons: float
 
     @property
+    def model(self) -> tuple[float, float, Names, int]:
+        """The cell and the seed."""
+        return self.everywhere, self.english, self.names, self.seed
+
+    @property
     def facts(self) -> float:
         """How far facts cross: told in the other language only, over told nowhere."""
         return self.elsewhere - self.nowhere
@@ -73,31 +90,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 def rows(cells: Sequence[CellCrossing]) -> list[Row]:
     """Return all rows, cell by cell, seed by seed, in the order of tokens."""
     return [
-        _row(cell, seed.seed, place, checkpoint, names_alike)
-        for cell in cells
-        for seed in cell.seeds
-        for place, checkpoint in enumerate(seed.checkpoints)
-        for names_alike in (True, False)
+        _row(cell, seed, place, checkpoint) for cell in cells for seed in cell.seeds for place, checkpoint in enumerate(seed.checkpoints)
     ]
 
 
-def _row(cell: CellCrossing, seed: int, place: int, checkpoint: CheckpointCrossing, names_alike: bool) -> Row:
-    unified = [row for row in checkpoint.unification if row.names_alike == names_alike]
+def _row(cell: CellCrossing, seed: SeedCrossing, place: int, checkpoint: CheckpointCrossing) -> Row:
     return Row(
         everywhere=cell.everywhere,
         english=cell.english,
-        seed=seed,
+        names=cell.names,
+        seed=seed.seed,
         place=place,
         tokens=checkpoint.tokens,
-        names_alike=names_alike,
-        known=_recalled(checkpoint.recall, "everywhere", names_alike),
-        elsewhere=_recalled(checkpoint.recall, "elsewhere", names_alike),
-        nowhere=_recalled(checkpoint.recall, "nowhere", names_alike),
+        tokens_per_name=fmean(seed.tokens_per_name.values()),
+        known=_recalled(checkpoint.recall, "everywhere"),
+        elsewhere=_recalled(checkpoint.recall, "elsewhere"),
+        nowhere=_recalled(checkpoint.recall, "nowhere"),
         edits={
-            name: _edit([row for row in checkpoint.edits if row.method == name and row.names_alike == names_alike])
+            name: _edit([row for row in checkpoint.edits if row.method == name])
             for name in dict.fromkeys(row.method for row in checkpoint.edits)
         },
-        unification=_inner([row.score for row in unified]),
+        unification=_inner([row.score for row in checkpoint.unification]),
         cka=_inner([row.cka for row in checkpoint.depths]) - _inner([row.cka_shuffled for row in checkpoint.depths]),
         retrieval=_inner([row.retrieval for row in checkpoint.depths]),
         mexa=_inner([row.mexa for row in checkpoint.depths]),
@@ -105,9 +118,9 @@ def _row(cell: CellCrossing, seed: int, place: int, checkpoint: CheckpointCrossi
     )
 
 
-def _recalled(recall: Sequence[Recall], status: Status, names_alike: bool) -> float:
+def _recalled(recall: Sequence[Recall], status: Status) -> float:
     """Return the share of facts recalled in a known wording, over both languages."""
-    chosen = [row for row in recall if row.status == status and row.wording == "known" and row.names_alike == names_alike]
+    chosen = [row for row in recall if row.status == status and row.wording == "known"]
     return sum(row.share * row.num_facts for row in chosen) / sum(row.num_facts for row in chosen) if chosen else math.nan
 
 
@@ -116,17 +129,14 @@ def _edit(asked: Sequence[EditCrossing]) -> EditRow:
     other = [row for row in asked if row.edit_language != row.probe_language]
 
     def gain(of: Sequence[EditCrossing], name: str) -> float:
-        return sum(row.shares[name].value - row.shares[name].floor for row in of)
-
-    def ratio(name: str, over: str) -> float:
-        gained = gain(own, over)
-        return gain(other, name) / gained if gained > 0 else math.nan
+        return fmean(row.shares[name].value - row.shares[name].floor for row in of)
 
     return EditRow(
         stored=fmean(row.shares["exact"].value for row in own),
-        transfer=ratio("efficacy", "efficacy"),
-        control=ratio("control", "efficacy"),
-        said=ratio("exact", "exact"),
+        gain=gain(own, "efficacy"),
+        reach=gain(other, "efficacy"),
+        control=gain(other, "control"),
+        said=gain(other, "exact"),
     )
 
 
@@ -145,13 +155,24 @@ MEASURES: dict[str, Value] = {
     "retrieval": lambda row: or_nan(row.retrieval),
     "MEXA": lambda row: or_nan(row.mexa),
     "language neurons": lambda row: row.neurons,
+    "facts known": lambda row: row.known,
     "facts that cross": lambda row: row.facts,
 }
 
 
 def crossing_of(method: str) -> Value:
-    """Return the function that gives how far edits by a method cross: transfer minus control."""
+    """Return the function that gives the share of edits by a method that cross."""
     return lambda row: row.edits[method].crossing
+
+
+def stored_by(method: str) -> Value:
+    """Return the function that gives the share of edits that a method stores."""
+    return lambda row: row.edits[method].stored
+
+
+def targets(found: Sequence[Row]) -> dict[str, Value]:
+    """Return what is to be predicted: how far facts cross, and edits by each method."""
+    return {"facts": MEASURES["facts that cross"]} | {f"edits by {method}": crossing_of(method) for method in found[0].edits}
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,18 +185,16 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     correlation: Estimate
 
 
-def predictions(found: Sequence[Row], targets: dict[str, Value], *, names_alike: bool) -> list[Prediction]:
+def predictions(found: Sequence[Row]) -> list[Prediction]:
     """Return the rank correlations of each measure at each checkpoint with each target at the last checkpoint, over models."""
-    chosen = [row for row in found if row.names_alike == names_alike]
-    last = max(row.place for row in chosen)
-    ends = {(row.everywhere, row.english, row.seed): row for row in chosen if row.place == last}
+    last = {row.model: row for row in ends(found)}
     predicted = []
-    for place in range(last + 1):
-        here = [row for row in chosen if row.place == place]
+    for place in sorted({row.place for row in found}):
+        here = [row for row in found if row.place == place]
         for measure, value in MEASURES.items():
-            for target, of_end in targets.items():
-                pairs = [(value(row), of_end(ends[row.everywhere, row.english, row.seed])) for row in here]
-                sample = np.array([pair for pair in pairs if not any(map(math.isnan, pair))])
+            for target, of_end in targets(found).items():
+                sample = np.array([(value(row), of_end(last[row.model])) for row in here])
+                sample = sample[~np.isnan(sample).any(axis=1)]
                 predicted.append(
                     Prediction(
                         measure=measure,
@@ -189,25 +208,21 @@ def predictions(found: Sequence[Row], targets: dict[str, Value], *, names_alike:
 
 
 def correlation(pairs: np.ndarray) -> Estimate:
-    """Return Spearman's rank correlation of two columns, with a bootstrap interval over rows; NaN for fewer than 4 rows."""
-    if len(pairs) < 4:
+    """Return Spearman's rank correlation of two columns and its 95 % interval; NaN for fewer than 5 rows or a column of equal numbers.
+
+    The interval is Fisher's, tanh(atanh(r) +- 1.96 s) with s^2 = 1.06 / (n - 3) for ranks (Fieller, Hartley and Pearson 1957).
+    """
+    if len(pairs) < 5 or (np.ptp(pairs, axis=0) == 0).any():
         return Estimate(value=math.nan, low=math.nan, high=math.nan)
-    return bootstrap(_spearman, pairs[:, 0], pairs[:, 1], resamples=RESAMPLES, seed=SEED)
-
-
-def _spearman(left: np.ndarray, right: np.ndarray) -> float:
-    ranks = rankdata(left), rankdata(right)
-    if any(np.ptp(rank) == 0 for rank in ranks):
-        return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranked: Any = spearmanr(pairs[:, 0], pairs[:, 1])
+    value = float(ranked.statistic)
+    centre, half = math.atanh(max(-1 + 1e-9, min(1 - 1e-9, value))), 1.96 * math.sqrt(1.06 / (len(pairs) - 3))
+    return Estimate(value=round(value, 4), low=round(math.tanh(centre - half), 4), high=round(math.tanh(centre + half), 4))
 
 
 def mean_over(found: Sequence[Row], value: Value) -> Estimate:
     """Return the mean over models with a bootstrap interval over them; models without a value are left out."""
     sample = np.array([value(row) for row in found])
-    sample = sample[~np.isnan(sample)]
-    if not len(sample):
-        return Estimate(value=math.nan, low=math.nan, high=math.nan)
     return bootstrap(lambda numbers: float(np.mean(numbers)), sample, resamples=RESAMPLES, seed=SEED)
 
 
@@ -217,58 +232,69 @@ def ends(found: Sequence[Row]) -> list[Row]:
     return [row for row in found if row.place == last]
 
 
+def of_kind(found: Sequence[Row], names: Names) -> list[Row]:
+    """Return the rows of models whose persons are named so."""
+    return [row for row in found if row.names == names]
+
+
+def kinds_of(found: Sequence[Row]) -> list[Names]:
+    """Return the kinds of names that there are models of."""
+    return [names for names in KINDS if of_kind(found, names)]
+
+
 class EndRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The last checkpoints of a cell, means over seeds: the README's table."""
+    """The last checkpoints of a cell, means over its seeds: the README's table."""
 
     everywhere: float
     english: float
-    names_alike: bool
+    names: Names
     num_models: int
+    tokens_per_name: float
     known: Estimate
     facts: Estimate
     edits: dict[str, Estimate]
     stored: dict[str, Estimate]
+    net_transfer: dict[str, Estimate]
     unification: Estimate
 
 
 def end_rows(found: Sequence[Row]) -> list[EndRow]:
-    """Return a row per cell and kind of names."""
-    methods = list(found[0].edits)
-    grouped: dict[tuple[float, float, bool], list[Row]] = {}
-    for row in ends(found):
-        grouped.setdefault((row.everywhere, row.english, row.names_alike), []).append(row)
+    """Return a row per cell, in the order of names, share told in both and balance."""
+    methods, cells = list(found[0].edits), dict[tuple[float, float, Names], list[Row]]()
+    for row in sorted(ends(found), key=lambda row: (get_args(Names).index(row.names), row.everywhere, row.english, row.seed)):
+        cells.setdefault((row.everywhere, row.english, row.names), []).append(row)
     return [
         EndRow(
             everywhere=everywhere,
             english=english,
-            names_alike=names_alike,
+            names=names,
             num_models=len(some),
-            known=mean_over(some, lambda row: row.known),
-            facts=mean_over(some, lambda row: row.facts),
+            tokens_per_name=fmean(row.tokens_per_name for row in some),
+            known=mean_over(some, MEASURES["facts known"]),
+            facts=mean_over(some, MEASURES["facts that cross"]),
             edits={method: mean_over(some, crossing_of(method)) for method in methods},
-            stored={method: mean_over(some, lambda row, method=method: row.edits[method].stored) for method in methods},
-            unification=mean_over(some, lambda row: or_nan(row.unification)),
+            stored={method: mean_over(some, stored_by(method)) for method in methods},
+            net_transfer={method: mean_over(some, lambda row, method=method: row.edits[method].net_transfer) for method in methods},
+            unification=mean_over(some, MEASURES["unification"]),
         )
-        for (everywhere, english, names_alike), some in grouped.items()
+        for (everywhere, english, names), some in cells.items()
     ]
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept in reports/crossing/findings.json."""
+    """What is kept in reports/crossing/findings.json: ``predictions`` over all models, and over those of one kind of names."""
 
     ends: list[EndRow]
-    predictions: dict[str, list[Prediction]]  # by kind of names
-
-
-KINDS = {"alike": True, "own letters": False}
+    predictions: dict[str, list[Prediction]]
+    sentences: list[str]
 
 
 def findings(found: Sequence[Row]) -> Findings:
     """Return what is read off all rows."""
-    targets = {"facts": MEASURES["facts that cross"]} | {f"edits by {method}": crossing_of(method) for method in found[0].edits}
     return Findings(
         ends=end_rows(found),
-        predictions={kind: predictions(found, targets, names_alike=names_alike) for kind, names_alike in KINDS.items()},
+        predictions={ALL: predictions(found)} | {names: predictions(of_kind(found, names)) for names in kinds_of(found)},
+        sentences=sentences(found),
     )
 
 
@@ -277,37 +303,41 @@ def findings(found: Sequence[Row]) -> Findings:
 
 def said(estimate: Estimate) -> str:
     """Return a value with its interval."""
-    if estimate.value is None or math.isnan(estimate.value):
+    if math.isnan(or_nan(estimate.value)):
         return "undefined"
     return f"{estimate.value:.2f} [{or_nan(estimate.low):.2f}, {or_nan(estimate.high):.2f}]"
 
 
 def sentences(found: Sequence[Row]) -> list[str]:
-    """Return what the experiment says: names, shares and balance, edits beside facts, and what predicts them."""
+    """Return what the experiment says: by kind of names, by share and balance, edits beside facts, and what predicts them."""
     last, methods, facts = ends(found), list(found[0].edits), MEASURES["facts that cross"]
-    by_kind = {kind: [row for row in last if row.names_alike == names_alike] for kind, names_alike in KINDS.items()}
-    alike, own = (said(mean_over(some, facts)) for some in by_kind.values())
+    kinds: dict[Names, list[Row]] = {names: of_kind(last, names) for names in kinds_of(last)}
+
+    def by_kind(value: Value) -> str:
+        return "; ".join(f"{KINDS[names]} {said(mean_over(some, value))}" for names, some in kinds.items())
+
+    tokens = ", ".join(f"{fmean(row.tokens_per_name for row in some):.1f} ({KINDS[names]})" for names, some in kinds.items())
     lines = [
-        f"Facts told in one language, asked in the other, stand above facts told nowhere by {alike} where names are spelt alike and by "
-        f"{own} in each language's own letters (last checkpoints of {len(by_kind['alike'])} models)."
+        f"{len(last)} models at their last checkpoints. A name has {tokens} tokens.",
+        f"Share of facts told in one language only that the other knows, over facts told nowhere: {by_kind(facts)}.",
     ]
     for method in methods:
-        values = {kind: said(mean_over(some, crossing_of(method))) for kind, some in by_kind.items()}
         lines.append(
-            f"Edits by {method}: net transfer minus its control {values['alike']} alike and {values['own letters']} in own letters; "
-            f"stored {said(mean_over(last, lambda row, method=method: row.edits[method].stored))}."
+            f"Share of edits by {method} that cross, over the control: {by_kind(crossing_of(method))}. "
+            f"Stored: {by_kind(stored_by(method))}."
         )
-    for name, value in (("everywhere", lambda row: row.everywhere), ("english", lambda row: row.english)):
-        parts = [
-            f"{said(mean_over([row for row in by_kind['alike'] if value(row) == level], facts))} at {level:g}"
-            for level in sorted({value(row) for row in last})
-        ]
-        what = "the share told in both languages" if name == "everywhere" else "English's share of the tokens"
-        lines.append(f"By {what}, names alike, facts cross by {', '.join(parts)}.")
-    both = np.array([(row.facts, row.edits[methods[0]].crossing) for row in last])
-    both = both[~np.isnan(both).any(1)]
-    lines.append(
-        f"Over {len(both)} models and kinds of names, edits by {methods[0]} cross where facts do with rank correlation "
-        f"{said(correlation(both))}."
-    )
+    for what, level_of in (
+        ("the share told in both languages", lambda row: row.everywhere),
+        ("English's share of the tokens", lambda row: row.english),
+    ):
+        for names, some in kinds.items():
+            groups = {level: [row for row in some if level_of(row) == level] for level in sorted({level_of(row) for row in some})}
+            parts = (
+                f"{level:g}: facts {said(mean_over(group, facts))}, edits by {methods[0]} {said(mean_over(group, crossing_of(methods[0])))}"
+                for level, group in groups.items()
+            )
+            lines.append(f"By {what} ({KINDS[names]}): {'; '.join(parts)}.")
+    for title, some in {"all models": last, **{KINDS[names]: some for names, some in kinds.items()}}.items():
+        parts = (f"{method} {said(correlation(np.array([(facts(row), crossing_of(method)(row)) for row in some])))}" for method in methods)
+        lines.append(f"Rank correlation of how far facts and edits cross, {title}: {'; '.join(parts)}.")
     return lines
