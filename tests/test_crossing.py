@@ -321,7 +321,7 @@ def test_the_report_is_of_the_cells_that_the_settings_name(tmp_path: Path, monke
         with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
             YAML(typ="safe", pure=True).dump(settings, file)
         if not models:
-            with pytest.raises(ValueError, match="cells: no cell of tranyu.crossing_grid"):
+            with pytest.raises(ValueError, match=r"cells: no cell of tranyu\.crossing_grid"):
                 crossing_report.main(Path("cells"), Path("reports"))
             continue
         crossing_report.main(Path("cells"), Path("reports"))
