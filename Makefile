@@ -39,9 +39,11 @@ lint: $(DEV)
 	lint-imports --no-cache
 	python -m tools.dvc_deps --check
 	python -m tools.readme --check
+	python -m tools.croissant --check
 
-audit: $(READY)  ## hold our own benchmark against every rule, write reports/audit.json
+audit: $(DEV)  ## hold our own benchmark against every rule, write reports/audit.json and data/croissant.json
 	xledit audit
+	python -m tools.croissant
 
 verify: $(READY)  ## re-hash every output against dvc.lock
 	python -m tools.verify

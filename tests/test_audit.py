@@ -138,10 +138,11 @@ def test_subjects_that_are_nearly_the_same_in_every_language_are_found(small: Sm
 
 def test_size_and_balance_name_what_is_too_few(small: SmallBenchmark) -> None:
     messages = [finding.message for finding in findings(small.tables(), {"size_and_balance": SET_RULES["size_and_balance"]})]
-    assert "11 facts in 3 relations; at least 1200 in 30" in messages
+    assert "10 facts in 3 relations of scope china; at least 1200 in 30" in messages
+    assert "1 facts in 1 relations of scope world; at least 400 in 10" in messages
     assert "relation 'river' has 3 facts; at least 20" in messages
     assert "domain sport has 0 facts; at least 20" in messages
-    assert "90.9% of the subjects are specific to China; at least 95%" in messages
+    assert "relation 'capital' has facts of the scopes china, world; a relation has one" in messages
     few = findings(small.tables(), {"enough_objects": SET_RULES["enough_objects"]})
     assert {finding.message.split("'")[1] for finding in few} == {"capital", "river", "tongue"}
 

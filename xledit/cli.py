@@ -10,6 +10,8 @@ import typer
 from stages.common.runner import readable_errors, wrote
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+facts = typer.Typer(no_args_is_help=True, help="The benchmark's facts: for people who judge them, and for other tools.")
+app.add_typer(facts, name="facts")
 Name = Annotated[str, typer.Argument(help="a file of runs/, without .yaml")]
 
 
@@ -114,8 +116,8 @@ def export(
     """Write prepared facts in the layout of another tool."""
     from xledit.benchmark.prepared import read_facts, write_layout
 
-    facts = read_facts(*(artifacts / name for name in ("requests", "rewordings", "probes")))
-    wrote(*write_layout(to, facts, out))
+    prepared = read_facts(*(artifacts / name for name in ("requests", "rewordings", "probes")))
+    wrote(*write_layout(to, prepared, out))
 
 
 @app.command()
@@ -134,6 +136,57 @@ def audit(
     typer.echo(f"{stock.num_facts} facts, {stock.num_relations} relations, {len(findings)} rows break a rule; wrote {out}")
     if findings:
         raise SystemExit(1)
+
+
+@facts.command("sheet")
+def facts_sheet(
+    out: Annotated[Path, typer.Option(help="the CSV file to write")],
+    number: Annotated[int, typer.Option(min=1, help="how many facts")] = 300,
+    folder: Annotated[Path, typer.Option(help="the benchmark's tables")] = Path("data/benchmark"),
+) -> None:
+    """Draw facts for people to judge, evenly over relations: a sheet to be filled with yes and no, a copy for each annotator."""
+    from xledit.benchmark.tables import read_tables
+    from xledit.benchmark.validation import LANGUAGES, QUESTIONS, sheet
+    from xledit.params import section
+    from xledit.storage import write_bytes
+
+    write_bytes(out, sheet(read_tables(folder, LANGUAGES), number, section("seed", int)).encode("utf-8-sig"))
+    for question, meaning in QUESTIONS.items():
+        typer.echo(f"{question}: {meaning}")
+    wrote(out)
+
+
+@facts.command("tasks")
+def facts_tasks(
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    folder: Annotated[Path, typer.Option(help="the benchmark's tables")] = Path("data/benchmark"),
+) -> None:
+    """Write all facts as tasks of lm-evaluation-harness, to ask any model which it knows."""
+    from xledit.benchmark.lm_eval import GROUP, task_files
+    from xledit.benchmark.tables import read_tables
+    from xledit.params import section
+    from xledit.storage import write_bytes
+
+    files = task_files(read_tables(folder, ("zh", "en")), section("seed", int))
+    for name, text in files.items():
+        write_bytes(out / name, text.encode())
+    wrote(*(out / name for name in files))
+    typer.echo(f"in {out}: lm_eval --include_path . --tasks {GROUP} --model hf --model_args pretrained=YOUR_MODEL")
+
+
+@facts.command("agreement")
+def facts_agreement(
+    one: Annotated[Path, typer.Argument(help="a filled sheet")],
+    other: Annotated[Path, typer.Argument(help="the same sheet, filled by another annotator")],
+) -> None:
+    """Say how far two annotators of one sheet agree: shares of yes, and Cohen's kappa."""
+    from xledit.benchmark.validation import agreements, read_sheet
+    from xledit.report.common.numbers import aligned, number
+
+    rows = [["question", "facts", f"yes: {one.name}", f"yes: {other.name}", "agreed", "kappa"]]
+    for row in agreements(read_sheet(one), read_sheet(other)):
+        rows.append([row.question, str(row.num_facts), *(number(value) for value in (*row.yes, row.agreed, row.kappa))])
+    typer.echo(aligned(rows))
 
 
 def main() -> None:

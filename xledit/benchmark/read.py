@@ -206,7 +206,7 @@ class Writer:
         """Yield facts that the edit should leave alone, in the order in which they are asked about.
 
         ``locality``: other subjects of the relation, those with the same true object first (CounterFact's neighbours);
-        ``near``: the same subject in another relation; ``far``: another domain.
+        ``near``: the same subject in another relation; ``far``: another domain, of the part that the run is about.
         """
         draw = random.Random(f"{self._seed} {kind} {fact.fact_id}")
         if kind == "near":
@@ -215,7 +215,11 @@ class Writer:
         elif kind == "locality":
             candidates = [other for other in self._relations[fact.relation].facts if other.entity != fact.entity]
         else:
-            elsewhere = sorted(name for name, relation in self._relations.items() if relation.facts[0].domain != fact.domain)
+            elsewhere = sorted(
+                name
+                for name, relation in self._relations.items()
+                if relation.facts[0].domain != fact.domain and (self._params.world_knowledge or relation.facts[0].scope == "china")
+            )
             facts = self._relations[draw.choice(elsewhere)].facts if elsewhere else ()
             candidates = [other for other in facts if other.domain != fact.domain and other.entity != fact.entity]
         candidates = [other for other in candidates if other.fact_id not in edited]

@@ -44,6 +44,11 @@ DOMAINS = (
     "education",
     "companies",
     "sport",
+    # of the part about the world
+    "world_geography",
+    "world_culture",
+    "nature",
+    "inventions",
 )
 
 
