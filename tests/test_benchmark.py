@@ -4,6 +4,7 @@ import csv
 import itertools
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.small_benchmark import BOTH, CAPITAL, PROBES, SmallBenchmark, read, small_benchmark
 from xledit.benchmark.counterfactuals import by_subject, counterfactuals
-from xledit.benchmark.tables import Relation, read_tables
+from xledit.benchmark.tables import Order, Relation, read_tables
 from xledit.datasets.selection import select
 from xledit.records import EditRequest, FactRecords, Kind
 
@@ -102,10 +103,24 @@ def test_world_knowledge_is_asked_for_or_left_out() -> None:
         assert any(TABLE[fact.fact_id].scope == "world" for fact in found) == wanted
 
 
+def test_a_question_about_another_domain_is_of_the_part_that_the_run_is_about() -> None:
+    world = {
+        relation.wordings["en"].in_order(order).worded(fact.subjects["en"])[0]
+        for relation in RELATIONS
+        for fact in relation.facts
+        for order in get_args(Order)
+        if fact.scope == "world"
+    }
+    for wanted in (False, True):
+        facts = read(FOLDER, num_facts=200, world_knowledge=wanted, probes={"far": 1})[0]
+        asked = [probe.prompt for fact in facts for probe in fact.probes["en"] if probe.kind == "far"]
+        assert len(asked) == 200 and any(prompt in world for prompt in asked) == wanted
+
+
 @pytest.mark.parametrize("number", [1, 40, 100, 200])
 def test_any_first_facts_cover_the_relations_evenly(number: int) -> None:
     counts = Counter(fact.labels["relation"] for fact in read(FOLDER, num_facts=number, probes={})[0])
-    relations = [relation.name for relation in RELATIONS if relation.split == "test"]
+    relations = [relation.name for relation in RELATIONS if relation.split == "test" and relation.facts[0].scope == "china"]
     assert max(counts.values()) - min(counts[relation] for relation in relations) <= 1
 
 

@@ -126,6 +126,18 @@ def test_free_answers_are_greedy_decoding_of_efficacy_probes_only(model: PreTrai
     assert [score.generated for score in scored(model, max_tokens=max_tokens)] == free
 
 
+@pytest.mark.parametrize(("length", "runs"), [(1, 1), (2, 2)])
+def test_answers_that_are_all_of_one_length_are_scored_without_a_run_too_many(model: PreTrainedModel, length: int, runs: int) -> None:
+    tokenizer = tiny_tokenizer()
+    new, true = [text for text in ("的", "a", "巴", "东") if len(encode_answer(tokenizer, text, "zh")) == length]
+    probe = Probe(fact_id="f", language="zh", kind="paraphrase", prompt="法国的首都是", target_new=new, target_true=true)
+    with reads(model) as read:
+        (score,) = scored(model, [probe])
+    assert len(read) == runs
+    assert_same(score.new, naive_answer(model, probe, new, {}))
+    assert_same(score.true, naive_answer(model, probe, true, {}))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_the_probes_does_not_matter(model: PreTrainedModel, seed: int) -> None:
     order = random.Random(seed).sample(range(len(PROBES)), len(PROBES))
