@@ -317,11 +317,12 @@ def test_the_report_is_of_the_cells_that_the_settings_name(tmp_path: Path, monke
     for number, cell in enumerate(grid()):
         write_json(tmp_path / f"cells/{number}.json", cell)
     for names, models in ((["whole"], 12), (["pieces"], 0)):
-        settings = {"tranyu": {"crossing_grid": {"everywhere": [0.3, 0.6], "english": [0.5], "names": names}}}
+        wanted = {"everywhere": [0.3, 0.6], "english": [0.5], "names": names}
+        settings = {"tranyu": {"crossing_grid": wanted | {"everywhere": [0.3]}, "crossing_balance": wanted | {"everywhere": [0.6]}}}
         with (tmp_path / "params.yaml").open("w", encoding="utf-8") as file:
             YAML(typ="safe", pure=True).dump(settings, file)
         if not models:
-            with pytest.raises(ValueError, match=r"cells: no cell of tranyu\.crossing_grid"):
+            with pytest.raises(ValueError, match=r"cells: no cell of tranyu\.crossing_grid or crossing_balance"):
                 crossing_report.main(Path("cells"), Path("reports"))
             continue
         crossing_report.main(Path("cells"), Path("reports"))

@@ -17,11 +17,11 @@ def main(
     cells: Annotated[Path, typer.Option(help="folder, a file per cell")],
     out: Annotated[Path, typer.Option(help="folder for rows.json, findings.json and crossing.svg")],
 ) -> None:
-    grid = section("tranyu.crossing_grid", Grid)
+    grids = [section(f"tranyu.{name}", Grid) for name in ("crossing_grid", "crossing_balance")]
     # a level that the settings have no more leaves its file behind
-    found = rows([cell for path in sorted(cells.glob("*.json")) if (cell := read_json(path, CellCrossing)).of(grid)])
+    found = rows([cell for path in sorted(cells.glob("*.json")) if any(map((cell := read_json(path, CellCrossing)).of, grids))])
     if not found:
-        raise ValueError(f"{cells}: no cell of tranyu.crossing_grid; `python -m stages.training.crossing` makes one")
+        raise ValueError(f"{cells}: no cell of tranyu.crossing_grid or crossing_balance; `python -m stages.training.crossing` makes one")
     read = findings(found)
     for line in read.sentences:
         log.info("%s", line)

@@ -67,6 +67,7 @@ KINDS = {
     "tranyu.interpret": "stages.training.analysis:InterpretParams",
     "tranyu.benchmark": "xledit.training.benchmark:BenchmarkParams",
     "tranyu.crossing": "xledit.crossing.settings:CrossingParams",
+    "tranyu.crossing_balance": "xledit.crossing.results:Grid",
     "tranyu.crossing_grid": "xledit.crossing.results:Grid",
 }
 
