@@ -23,7 +23,7 @@ tranyu: $(TRAINING)  ## train the multilingual model from scratch, edit facts in
 	dvc repro tranyu/dvc.yaml
 	xledit run tranyu
 
-crossing: $(TRAINING)  ## train 36 small models and say which facts and which edits cross, and what predicts it (an hour of two cores)
+crossing: $(TRAINING)  ## train 24 small models and say which facts and which edits cross, and what predicts it (an hour of two cores)
 	dvc repro crossing/dvc.yaml
 
 test: $(DEV) lint  ## every check and every test
