@@ -197,7 +197,8 @@ def tiny_project(tmp_path_factory: pytest.TempPathFactory) -> TinyProject:
     }
     logs.mkdir()
     project = new_project(root, env)
-    shutil.rmtree(root / "tranyu")  # the first half is a project by itself; tests of the second have their own
+    for other in ("tranyu", "crossing"):  # the first half is a project by itself; tests of the second have their own
+        shutil.rmtree(root / other)
     remove_results(root)
     set_params(root, TINY | {"model.name": str(model), "model.files": str(model)})
     project.commit("The project, on a tiny model")
