@@ -292,7 +292,8 @@ def test_a_rank_correlation_is_scipys_and_its_interval_covers() -> None:
     """Of many samples of a normal pair with a known rank correlation about 95 % of the intervals hold it."""
     draw = np.random.default_rng(3)
     sample = np.round(draw.random((30, 2)), 1)
-    assert findings.correlation(sample).value == pytest.approx(spearmanr(*sample.T).statistic, abs=1e-4)
+    ranked: Any = spearmanr(*sample.T)
+    assert findings.correlation(sample).value == pytest.approx(ranked.statistic, abs=1e-4)
     assert math.isnan(findings.correlation(sample[:4]).value or 0)
     truth = 6 / np.pi * np.arcsin(0.6 / 2)
     intervals = [findings.correlation(draw.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 12)) for _sample in range(1000)]
@@ -310,6 +311,18 @@ def test_sentences_and_figure_are_of_the_last_checkpoints_and_name_every_level()
     titles = ("names alike, one token", "names own letters", "30% told in both, 50% English", "60% told in both, 50% English")
     for words in ("facts cross", "edits cross (memit)", "unification", *titles):
         assert words in svg
+
+
+def test_levels_are_compared_where_nothing_else_differs() -> None:
+    wide = CellCrossing(everywhere=0.6, english=0.9, names="whole", seeds=grid()[2].seeds)
+    found = findings.rows([*grid(), wide])
+    whole = findings.of_kind(found, "whole")
+    by_balance = findings.alike_but_for(whole, lambda row: row.english, lambda row: row.everywhere)
+    assert {level: {row.everywhere for row in rows} for level, rows in by_balance.items()} == {0.5: {0.6}, 0.9: {0.6}}
+    by_share = findings.alike_but_for(whole, lambda row: row.everywhere, lambda row: row.english)
+    assert {level: {row.english for row in rows} for level, rows in by_share.items()} == {0.3: {0.5}, 0.6: {0.5}}
+    text = findings.sentences(found)
+    assert sum(line.startswith("By English's share of the tokens") for line in text) == 1, "one kind of names has two balances"
 
 
 def test_the_report_is_of_the_cells_that_the_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,6 +242,13 @@ def kinds_of(found: Sequence[Row]) -> list[Names]:
     return [names for names in KINDS if of_kind(found, names)]
 
 
+def alike_but_for(found: Sequence[Row], level_of: Value, other_of: Value) -> dict[float, list[Row]]:
+    """Return the rows by level, of those cells that differ in nothing else: whose other level is there at every level."""
+    levels = sorted({level_of(row) for row in found})
+    shared = set.intersection(*({other_of(row) for row in found if level_of(row) == level} for level in levels))
+    return {level: some for level in levels if (some := [row for row in found if level_of(row) == level and other_of(row) in shared])}
+
+
 class EndRow(msgspec.Struct, frozen=True, kw_only=True):
     """The last checkpoints of a cell, means over its seeds: the README's table."""
 
@@ -326,17 +333,18 @@ def sentences(found: Sequence[Row]) -> list[str]:
             f"Share of edits by {method} that cross, over the control: {by_kind(crossing_of(method))}. "
             f"Stored: {by_kind(stored_by(method))}."
         )
-    for what, level_of in (
-        ("the share told in both languages", lambda row: row.everywhere),
-        ("English's share of the tokens", lambda row: row.english),
+    for what, level_of, other_of in (
+        ("the share told in both languages", lambda row: row.everywhere, lambda row: row.english),
+        ("English's share of the tokens", lambda row: row.english, lambda row: row.everywhere),
     ):
         for names, some in kinds.items():
-            groups = {level: [row for row in some if level_of(row) == level] for level in sorted({level_of(row) for row in some})}
+            groups = alike_but_for(some, level_of, other_of)
             parts = (
                 f"{level:g}: facts {said(mean_over(group, facts))}, edits by {methods[0]} {said(mean_over(group, crossing_of(methods[0])))}"
                 for level, group in groups.items()
             )
-            lines.append(f"By {what} ({KINDS[names]}): {'; '.join(parts)}.")
+            if len(groups) > 1:
+                lines.append(f"By {what} ({KINDS[names]}): {'; '.join(parts)}.")
     for title, some in {"all models": last, **{KINDS[names]: some for names, some in kinds.items()}}.items():
         parts = (f"{method} {said(correlation(np.array([(facts(row), crossing_of(method)(row)) for row in some])))}" for method in methods)
         lines.append(f"Rank correlation of how far facts and edits cross, {title}: {'; '.join(parts)}.")
