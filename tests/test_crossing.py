@@ -308,7 +308,7 @@ def test_sentences_and_figure_are_of_the_last_checkpoints_and_name_every_level()
     assert "0.3: facts" in text and "0.6: facts" in text and "memit" in text and "24 models" in text
     svg = crossing(found)
     assert svg == crossing(found)
-    titles = ("names alike, one token", "names own letters", "30% told in both, 50% English", "60% told in both, 50% English")
+    titles = ("names alike, one token", "names in own letters", "30% told in both, 50% English", "60% told in both, 50% English")
     for words in ("facts cross", "edits cross (memit)", "unification", *titles):
         assert words in svg
 
@@ -349,7 +349,7 @@ def test_the_readmes_tables_are_the_findings(tmp_path: Path) -> None:
     found = findings.findings(findings.rows(grid()))
     write_json(tmp_path / "findings.json", found)
     table = readme.crossing_table(tmp_path / "findings.json")
-    kinds = ("alike, one token", "own letters")
+    kinds = ("alike, one token", "in own letters")
     assert [row[:3] for row in table[1:]] == [[kind, share, "50%"] for kind in kinds for share in ("30%", "60%")]
     assert table[1][table[0].index("facts cross")] == findings.said(found.ends[0].facts)
     assert table[1][table[0].index("memit: stored")] == "90%"

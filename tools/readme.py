@@ -18,7 +18,7 @@ from xledit.benchmark.results import BenchmarkAudit
 from xledit.evaluation.metrics import shown_in
 from xledit.evaluation.summary import CellSummary
 from xledit.report.common.numbers import Measured
-from xledit.report.crossing.findings import ALL, KINDS, Findings, said
+from xledit.report.crossing.findings import ALL, KINDS, MAIN, Findings, said
 from xledit.report.editing import runs
 from xledit.report.editing.tables import MatrixRow, group_rows, matrix
 from xledit.report.training import benchmark as training_benchmark
@@ -29,7 +29,7 @@ from xledit.training import catalog
 from xledit.training.benchmark_results import Benchmark, Rate
 from xledit.training.results import CheckpointRecall, LanguageTokens, Pretrained, Status, Wording
 
-DOCUMENTS = (Path("README.md"), Path("docs/scale.md"))
+DOCUMENTS = (Path("README.md"), Path("docs/scale.md"), Path("docs/tranyu.md"))
 BLOCK = re.compile(r"(<!-- (\w+): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 EDITS = ("zh", "en", "mixed")
 NAMES = ("method", "edit", "asked in")
@@ -205,8 +205,8 @@ def crossing_table(path: Path) -> list[list[str]]:
 
 
 def predictions_table(path: Path) -> list[list[str]]:
-    """Return how each measure, early, half-way and at the end, goes with crossing at the end, over all models."""
-    found = read_json(path, Findings).predictions[ALL]
+    """Return how each measure, early, half-way and at the end, goes with crossing of facts and of edits at the end, over all models."""
+    found = [row for row in read_json(path, Findings).predictions[ALL] if row.target in ("facts", f"edits by {MAIN}")]
     tokens = sorted({row.tokens for row in found})
     shown = [tokens[place] for place in (len(tokens) // 4, len(tokens) // 2, len(tokens) - 1)]
     by_place = {(row.measure, row.target, row.tokens): said(row.correlation) for row in found}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from xledit.report.common.drawing import INK, SERIES, STYLE, WIDTH, to_svg
 from xledit.report.common.numbers import or_nan
-from xledit.report.crossing.findings import KINDS, MEASURES, Row, Value, crossing_of, kinds_of, mean_over, of_kind
+from xledit.report.crossing.findings import KINDS, MEASURES, Row, Value, crossing_of, kinds_of, main_method, mean_over, of_kind
 
 LINES = ("-", "--", ":")
 
@@ -19,7 +19,7 @@ def crossing(found: Sequence[Row]) -> str:
 
     Colours are shares told in both, kinds of line are balances, bands are intervals over seeds.
     """
-    method = next(iter(found[0].edits))
+    method = main_method(found)
     measures: dict[str, Value] = {
         "facts cross": MEASURES["facts that cross"],
         f"edits cross ({method})": crossing_of(method),
@@ -47,6 +47,8 @@ def _lines(axes: Axes, found: Sequence[Row], value: Value) -> None:
     for everywhere, colour in zip(sorted({row.everywhere for row in found}), itertools.cycle(SERIES), strict=False):
         for english, line in zip(sorted({row.english for row in found}), itertools.cycle(LINES), strict=False):
             own = [row for row in found if (row.everywhere, row.english) == (everywhere, english)]
+            if not own:
+                continue
             groups = [[row for row in own if row.place == place] for place in sorted({row.place for row in own})]
             tokens = [sum(row.tokens for row in group) / len(group) / 1000 for group in groups]
             means = [mean_over(group, value) for group in groups]
